@@ -1,0 +1,1 @@
+"""Training of the project's models: `python training/train.py CONFIG`."""
