@@ -110,7 +110,7 @@ ALONE = {                                                 # no prop: by pose and
         "forest": ("sat under a tall tree",), "snow": ("sat down in the snow",), "desert": ("sat in the sand", "sat by a big stone"),
         "town": ("sat down on the street corner",), "castle": ("sat by the castle gate",), "room": ("sat on the rug",)},
     "waving": {
-        "meadow": ("waved at the bees",), "beach": ("waved at the boats far away", "waved at the sea"), "forest": ("waved at the birds",),
+        "meadow": ("waved at the far hills",), "beach": ("waved at the boats far away", "waved at the sea"), "forest": ("waved at the birds",),
         "snow": ("waved at the snowflakes",), "desert": ("waved into the wide desert",), "town": ("waved at the people in town",),
         "castle": ("waved at the king and the queen",), "room": ("waved from the middle of the room",)},
 }
