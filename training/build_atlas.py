@@ -44,7 +44,7 @@ SPECIES = {
     "rabbit": ("rabbit-face", {"#cdc4d6": 0, "#b4acbc": 1, "#ff8687": "#ffc4cf"}, (16, 11), ((12, 18.5), (20, 18.5))),
     "bear": ("bear", {"#a56953": 0, "#8c5543": 1, "#f3ad61": CREAM}, (16, 7.5), ((12, 16.3), (20, 16.3))),
     "dog": ("dog-face", {"#f3c07b": 0, "#6d4534": 1, "#ffdea7": CREAM}, (16, 6), ((13, 13.5), (19, 13.5))),
-    "frog": ("frog", {"#00d26a": 0, "#fcd53f": CREAM, "#fff478": "#ffffff"}, (16, 5), ((9.5, 8.5), (22.5, 8.5))),
+    "frog": ("frog", {"#00d26a": 0, "#fcd53f": CREAM, "#fff478": "#ffffff"}, (16, 3.2), ((9.5, 8.5), (22.5, 8.5))),
     "mouse": ("mouse-face", {"#cdc4d6": 0, "#b4acbc": 1, "#ff8687": "#ffc4cf"}, (16, 11.5), ((12, 22.5), (20, 22.5))),
     "pig": ("pig-face", {"#ff8687": 0, "#fbb8ab": 2, "#f92f60": 1}, (16, 6), ((12, 15.5), (20, 15.5))),
     "koala": ("koala", {"#9b9b9b": 0, "#636363": 2}, (16, 6.5), ((10, 17.5), (22, 17.5))),
@@ -90,22 +90,22 @@ def body_svg(pose: str, ramp: tuple[str, str, str]) -> str:
         return f'<ellipse cx="{x}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" stroke="{dark}" stroke-width="1"/>'
 
     down = ("M31 84 Q24 89 22 97", "M53 84 Q60 89 62 97")
-    up = ("M31 85 Q17 82 9 67", "M53 85 Q67 82 75 67")
+    up = ("M31 85 Q18 82 11.5 67", "M53 85 Q66 82 72.5 67")
     drop = 9 if pose == "sitting" else 0
     torso = (f'<path transform="translate(0 {drop})" d="M31 76 Q42 72 53 76 Q60 90 57 102 Q55 108 42 108 Q29 108 27 102 '
              f'Q24 90 31 76Z" fill="{main}" stroke="{dark}" stroke-width="1"/>'
              f'<ellipse transform="translate(0 {drop})" cx="42" cy="95" rx="9.5" ry="10.5" fill="{light}"/>'
-             f'<path transform="translate(0 {drop})" d="M30 78 Q42 86 54 78 L52 74 H32Z" fill="{dark}"/>')
+             f'<path transform="translate(0 {drop})" d="M31 77.5 Q42 83 53 77.5 L52 74 H32Z" fill="{dark}"/>')
     if pose == "standing":
         return (limb("M36 103 V112") + limb("M48 103 V112") + paw(34, 113.5, 7, 3.5) + paw(50, 113.5, 7, 3.5)
                 + limb(down[0]) + limb(down[1]) + torso)
     if pose == "waving":
         return (limb("M36 103 V112") + limb("M48 103 V112") + paw(34, 113.5, 7, 3.5) + paw(50, 113.5, 7, 3.5)
-                + limb(up[0]) + paw(8.5, 65, 5.5, 5.5, light) + limb(down[1]) + torso)
+                + limb(up[0]) + paw(11, 65, 5.5, 5.5, light) + limb(down[1]) + torso)
     if pose == "jumping":
         return (limb("M35 102 Q29 106 25 111") + limb("M49 102 Q55 106 59 111")
                 + paw(22.5, 112, 6.5, 4) + paw(61.5, 112, 6.5, 4)
-                + limb(up[0]) + limb(up[1]) + paw(8.5, 65, 5.5, 5.5, light) + paw(75.5, 65, 5.5, 5.5, light) + torso)
+                + limb(up[0]) + limb(up[1]) + paw(11, 65, 5.5, 5.5, light) + paw(73, 65, 5.5, 5.5, light) + torso)
     if pose == "sitting":
         legs = "".join(limb(f"M{42 + s * 7} 111 L{42 + s * 17} 112", 8) + paw(42 + s * 20, 110.5, 6.5, 7)
                        + paw(42 + s * 20, 112, 3.6, 4, light) for s in (-1, 1))
@@ -135,16 +135,14 @@ def bow_svg() -> str:
 def glasses_svg(eyes) -> str:
     """Round glasses in a head's 32-unit box; lenses are half see-through so that the eyes stay visible."""
     (x0, y0), (x1, y1) = eyes
-    spread = max(x1 - x0, 9.4)
+    spread = max(x1 - x0, 9.8)
     middle, y = (x0 + x1) / 2, (y0 + y1) / 2
     xs = (middle - spread / 2, middle + spread / 2)
-    parts = []
-    for width, colour in ((3.0, "#ffffff"), (1.7, "#1b1436")):
-        parts += [f'<circle cx="{x}" cy="{y}" r="4" fill="none" stroke="{colour}" stroke-width="{width}"/>' for x in xs]
-        parts.append(f'<path d="M{xs[0] + 4} {y} Q{middle} {y - 1.6} {xs[1] - 4} {y}" fill="none" stroke="{colour}" '
-                     f'stroke-width="{width}"/>')
-    lenses = [f'<circle cx="{x}" cy="{y}" r="3.6" fill="#bfe6ff" fill-opacity="0.55"/>' for x in xs]
-    return "".join(lenses + parts)
+    bridge = f'<path d="M{xs[0] + 4} {y - 0.4} Q{middle} {y - 1.8} {xs[1] - 4} {y - 0.4}" fill="none" stroke="#1b1436" stroke-width="1.5"/>'
+    lenses = [f'<circle cx="{x}" cy="{y}" r="4.9" fill="none" stroke="#ffffff" stroke-width="1"/>'
+              f'<circle cx="{x}" cy="{y}" r="4.2" fill="#c4e9ff" fill-opacity="0.38" stroke="#1b1436" stroke-width="1.4"/>'
+              for x in xs]
+    return bridge + "".join(lenses)
 
 
 def build(package: Path, out: Path) -> None:

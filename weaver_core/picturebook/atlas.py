@@ -57,7 +57,7 @@ def sprite(name: str) -> Sprite:
     return sprites[name]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2048)
 def scaled(name: str, pixels_per_unit: float) -> Image.Image:
     """One sprite resized to `pixels_per_unit`, RGBA. The returned image is shared: do not draw on it."""
     source = sprite(name)

@@ -20,7 +20,9 @@ from .world import PLACES, TIMES
 VARIANTS = 3
 SKY = {"day": ((74, 174, 245), (196, 233, 252)), "sunset": ((240, 98, 110), (255, 203, 112)), "night": ((15, 20, 62), (46, 58, 122))}
 # what daylight colours are multiplied with
-TINT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.80, 0.68), "night": (0.36, 0.42, 0.68)}
+TINT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.80, 0.68), "night": (0.42, 0.49, 0.74)}
+# plain sunset would turn snow into sand, and plain night the desert into a meadow
+OWN_TINT = {("snow", "sunset"): (1.0, 0.86, 0.86), ("desert", "night"): (0.56, 0.47, 0.64)}
 LIT = (255, 222, 110)
 CREAM = (255, 252, 240)
 
@@ -49,7 +51,7 @@ def background(place: str, time: str, variant: int, size: int | tuple[int, int] 
 def picture(place: str, time: str, variant: int, width: int, height: int) -> Image.Image:
     """`background` as a shared Pillow image: copy before drawing."""
     # the three times of one variant differ in light only: same random numbers
-    page = Page(width, height, time, random.Random(PLACES.index(place) * 100 + variant))
+    page = Page(width, height, place, time, random.Random(PLACES.index(place) * 100 + variant))
     DRAW[place](page, variant)
     return page.finish()
 
@@ -64,9 +66,10 @@ def _check(place: str, time: str) -> None:
 class Page:
     """One background in the making: sky below, land above it, lights on top."""
 
-    def __init__(self, width: int, height: int, time: str, rng: random.Random):
+    def __init__(self, width: int, height: int, place: str, time: str, rng: random.Random):
         self.width, self.height, self.time, self.rng = width * 2, height * 2, time, rng
         self.unit = min(self.width, self.height) / 128
+        self.tint = OWN_TINT.get((place, time), TINT[time])
         self.sky = Image.new("RGB", (self.width, self.height))
         self.land = Image.new("RGBA", (self.width, self.height))
         self.lights = Image.new("RGBA", (self.width, self.height))
@@ -154,7 +157,7 @@ class Page:
 
     def finish(self) -> Image.Image:
         red, green, blue, alpha = self.land.split()
-        factors = TINT[self.time]
+        factors = self.tint
         tinted = [band.point([round(v * f) for v in range(256)]) for band, f in zip((red, green, blue), factors)]
         page = self.sky.copy()
         page.paste(Image.merge("RGB", tinted), (0, 0), alpha)
@@ -190,31 +193,39 @@ def beach(p: Page, v: int) -> None:
         x, y = p.rng.uniform(4, 118), p.rng.uniform(64, 82)
         p.box(x, y, x + p.rng.uniform(5, 10), y + 1, (170, 226, 246), 0.5)
     if v != 2:
-        p.stand("sailboat", (92, 36)[v], 70, 17)
+        p.stand("sailboat", (66, 84)[v], 70, 18)
     p.hills(88, 2.5, (236, 250, 252), 1.5, (0.1, 0.4, 0.7)[v])
     p.hills(91, 2.5, (250, 222, 150), 1.5, (0.1, 0.4, 0.7)[v])
     p.hills(108, 2, (243, 206, 126), 1.0, (0.5, 0.1, 0.3)[v])
-    for x, size in (((118, 56),), ((8, 56),), ((6, 46), (123, 52)))[v]:
+    for x, size in (((110, 60),), ((18, 60),), ((12, 46), (114, 54)))[v]:
         p.stand("palm-tree", x, 100, size, flip=x < 64)
     p.stand("spiral-shell", (14, 112, 30)[v], 122, 9)
     p.dots(20, 100, 126, ((224, 184, 104), (255, 240, 196)), 0.9)
 
 
 def forest(p: Page, v: int) -> None:
-    p.open_sky((64, 36, 90)[v], 66, clouds=(), stars=18)
+    p.open_sky((64, 44, 84)[v], 74, clouds=(), stars=26)
+    for x in range(-4, 140, 8):
+        p.disc(x + p.rng.uniform(-2, 2), 62 + p.rng.uniform(-5, 4), 8, (34, 96, 62), 14)
+    p.hills(70, 2, (44, 104, 52), 2.2, 0.3)
     kinds = (("evergreen-tree",), ("deciduous-tree", "evergreen-tree"), ("deciduous-tree",))[v]
-    p.hills(58, 3, (40, 110, 62), 6, 0.1)
-    for x in range(-2, 140, 9):
-        p.disc(x + p.rng.uniform(-2, 2), 54 + p.rng.uniform(-5, 5), 8, (40, 110, 62), 14)
-    p.hills(78, 2, (58, 122, 52), 1.2, 0.3)
-    for i, x in enumerate((12, 34, 56, 78, 100, 122)):
-        p.stand(kinds[i % len(kinds)], x + p.rng.uniform(-3, 3), 84 + p.rng.uniform(-2, 2), 38)
-    p.hills(96, 2.5, (74, 138, 54), 1.4, 0.1)
-    for x in ((2, 126), (6, 124), (0, 128))[v]:
-        p.stand(kinds[0], x, 106, 62)
-    for x, y, size in (((20, 122, 12), (112, 116, 9)), ((108, 123, 12), (98, 126, 8)), ((14, 120, 11), (118, 124, 12)))[v]:
+    for i, x in enumerate((27, 46, 64, 82, 101)):
+        p.stand(kinds[i % len(kinds)], x + p.rng.uniform(-2, 2), 84 + p.rng.uniform(-3, 2), 36)
+    p.hills(88, 2, (62, 122, 50), 1.4, 0.1)
+    p.hills(104, 2, (78, 138, 58), 1.1, 0.5)
+    # near trunks under a roof of leaves: we are inside the wood
+    bark, shade = (118, 78, 54), (92, 60, 44)
+    for x, foot, half in (((6, 108, 7), (121, 104, 6)), ((9, 104, 6), (124, 110, 7), (110, 96, 3.5)),
+                          ((4, 106, 6), (20, 97, 3.5), (120, 108, 7)))[v]:
+        p.polygon([(x - half - 4, foot + 2), (x - half, foot - 8), (x - half, 10), (x + half, 10), (x + half, foot - 8), (x + half + 4, foot + 2)], bark)
+        p.polygon([(x + half * 0.3, foot + 2), (x + half * 0.3, 10), (x + half, 10), (x + half, foot - 8), (x + half + 4, foot + 2)], shade)
+    for colour, lower in (((40, 112, 50), 5), ((66, 148, 52), 0)):
+        for x in range(-4, 136, 9):
+            depth = 5 + 26 * abs(x / 64 - 1) ** 1.6
+            p.disc(x + p.rng.uniform(-2, 2), depth - 14 + lower, 11, colour, 13)
+    for x, y, size in (((20, 122, 13), (112, 118, 10)), ((108, 123, 13), (98, 126, 9)), ((14, 120, 12), (118, 124, 13)))[v]:
         p.stand("brown-mushroom", x, y, size)
-    p.dots(16, 100, 126, ((96, 160, 66), (54, 112, 42)), 1.3)
+    p.dots(16, 106, 126, ((100, 164, 72), (54, 112, 42)), 1.3)
 
 
 def snow(p: Page, v: int) -> None:
@@ -296,7 +307,7 @@ def street_lamp(p: Page, x: float) -> None:
 
 
 def castle(p: Page, v: int) -> None:
-    p.open_sky((64, 92, 36)[v], 80, clouds=((30, 16, 20), (98, 24, 20)), stars=20)
+    p.open_sky((64, 50, 80)[v], 80, clouds=((30, 16, 20), (98, 24, 20)), stars=20)
     stone, shade, roof = (186, 184, 198), (150, 148, 168), ((150, 66, 140), (62, 92, 168), (176, 60, 70))[v]
     p.hills(86, 3, (120, 186, 96), 1.0, 0.2)
     towers = ((13, 26, 24), (115, 26, 24)), ((14, 20, 26), (114, 38, 24), (86, 30, 16)), ((12, 40, 24), (116, 18, 26), (42, 28, 16))
@@ -337,7 +348,7 @@ def room(p: Page, v: int) -> None:
     p.disc(64, 117, 45, ((232, 150, 140), (136, 182, 220), (190, 156, 214))[v], 6.8)
     window(p, (98, 30, 64)[v])
     if v == 0:
-        p.stand("bed", 18, 106, 46)
+        p.stand("bed", 24, 107, 50)
         p.stand("framed-picture", 30, 44, 24)
     elif v == 1:
         p.stand("potted-plant", 10, 106, 30)

@@ -23,7 +23,7 @@ __all__ = ["background", "variant_count", "figure_sprite", "prop_sprite", "layou
 FIGURE_HEIGHT, PAIR_HEIGHT = 84, 73  # of a standing figure, in 128ths of the picture's shorter side
 JITTER_STEPS = (-3, 0, 3)  # in the same unit: few sizes keep the sprite cache small
 GROUND = 117  # where feet stand, in 128ths of the height
-SINGLE_X = {"left": 37, "centre": 62, "right": 91}
+SINGLE_X = {"left": 38, "centre": 63, "right": 90}
 PAIR_X = {"left": 31, "right": 97}
 PAD = 12  # room around the 84x120 body canvas for a hat above and an outline
 CANVAS = (84 + 2 * PAD, 120 + 2 * PAD)
@@ -34,12 +34,12 @@ OUTLINE = (255, 250, 240)
 
 # How a prop is placed beside a single figure: centre x from the figure's, bottom or centre y above the ground, size; all in
 # 128ths. Ground props stand beside the feet; held ones hang at the hand, so they jump with the figure.
-GROUND_PROPS = {"ball": (33, 26), "gift": (33, 28), "cake": (33, 29), "apple": (32, 24), "guitar": (34, 36), "umbrella": (33, 34)}
-HELD_PROPS = {"balloon": (34, 46, 36), "kite": (34, 44, 34), "flower": (30, 28, 30), "book": (31, 22, 28), "star": (32, 30, 28),
-              "lollipop": (31, 30, 30)}
+GROUND_PROPS = {"ball": (34, 30), "gift": (34, 32), "cake": (34, 33), "apple": (33, 28), "guitar": (34, 42), "umbrella": (35, 40)}
+HELD_PROPS = {"balloon": (38, 50, 42), "kite": (40, 54, 38), "flower": (32, 28, 34), "book": (31, 24, 32), "star": (33, 30, 33),
+              "lollipop": (33, 31, 34)}
 # Between two figures there is room above the heads and below them, not at cheek height
-PAIR_TOP = {"balloon": (32, 34), "kite": (30, 34)}  # centre y from the top, size
-PAIR_PROP_SIZE = 26
+PAIR_TOP = {"balloon": (32, 38), "kite": (30, 36)}  # centre y from the top, size
+PAIR_PROP_SIZE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def render(scene: Scene, size: int | tuple[int, int] = 128) -> Image.Image:
         shadow, (ax, ay) = _shadow(figure.height, figure.pose == "jumping")
         page.paste(shadow, (figure.x - ax, figure.y - ay), shadow)
     for figure in plan.figures:
-        image, (ax, ay) = _figure(figure.character, figure.pose, figure.height, figure.flip)
+        image, (ax, ay), _ = _figure(figure.character, figure.pose, figure.height, figure.flip)
         page.paste(image, (figure.x - ax, figure.y - ay), image)
     if plan.prop:
         image = _prop(plan.prop.prop, plan.prop.size)
@@ -112,8 +112,10 @@ def layout(scene: Scene, size: int | tuple[int, int] = 128) -> Layout:
         y = GROUND + rng.randint(-2, 2)
         tall = (PAIR_HEIGHT if pair else FIGURE_HEIGHT) + rng.choice(JITTER_STEPS)
         # the hand that holds something points to the middle of the picture
-        figures.append(FigurePlacement(figure.character, figure.pose, round(tall * side / 128), figure.position == "right",
-                                       round(x * width / 128), round(y * height / 128)))
+        tall, flip = round(tall * side / 128), figure.position == "right"
+        _, anchor, box = _figure(figure.character, figure.pose, tall, flip)
+        x, y = _inside(round(x * width / 128), round(y * height / 128), anchor, box, width, height)
+        figures.append(FigurePlacement(figure.character, figure.pose, tall, flip, x, y))
     prop = _place_prop(scene.prop, figures, width, height, rng) if scene.prop else None
     return Layout(scene.place, scene.time, variant, width, height, tuple(figures), prop)
 
@@ -122,22 +124,32 @@ def _place_prop(prop: str, figures, width: int, height: int, rng: random.Random)
     unit = min(width, height) / 128
     dx, dy = rng.randint(-1, 1) * unit, rng.randint(-1, 1) * unit
     if len(figures) == 2:
-        middle = (figures[0].x + figures[1].x) / 2 + dx
+        x = (figures[0].x + figures[1].x) / 2 + dx
         ground = max(f.y for f in figures)
-        if prop in PAIR_TOP:
-            centre, extent = PAIR_TOP[prop]
-            return PropPlacement(prop, round(extent * unit), round(middle), round(ground + (centre - GROUND) * unit + dy))
-        return PropPlacement(prop, round(PAIR_PROP_SIZE * unit), round(middle), round(ground - PAIR_PROP_SIZE / 2 * unit))
-    figure = figures[0]
-    side = -1 if figure.flip else 1
-    if prop in GROUND_PROPS:
-        offset, extent = GROUND_PROPS[prop]
-        return PropPlacement(prop, round(extent * unit), round(figure.x + side * offset * unit + dx),
-                             round(figure.y + (1 - extent / 2) * unit))
-    offset, above, extent = HELD_PROPS[prop]
-    lift = JUMP_LIFT * figure.height / FIGURE_HEIGHT if figure.pose == "jumping" else 0
-    x = figure.x + side * offset * unit + dx
-    return PropPlacement(prop, round(extent * unit), round(x), round(figure.y - above * unit - lift + dy))
+        centre, size = PAIR_TOP.get(prop, (GROUND - PAIR_PROP_SIZE / 2, PAIR_PROP_SIZE))
+        y = ground + (centre - GROUND) * unit + (dy if prop in PAIR_TOP else 0)
+    else:
+        figure = figures[0]
+        side = -1 if figure.flip else 1
+        if prop in GROUND_PROPS:
+            offset, size = GROUND_PROPS[prop]
+            y = figure.y + (1.5 - size / 2) * unit
+        else:
+            offset, above, size = HELD_PROPS[prop]
+            lift = JUMP_LIFT * figure.height / FIGURE_HEIGHT if figure.pose == "jumping" else 0
+            y = figure.y - above * unit - lift + dy
+        x = figure.x + side * offset * unit + dx
+    size = round(size * unit)
+    image = _prop(prop, size)
+    x, y = _inside(round(x), round(y), (size // 2, size // 2), image.getbbox(), width, height)
+    return PropPlacement(prop, size, x, y)
+
+
+def _inside(x: int, y: int, anchor, box, width: int, height: int) -> tuple[int, int]:
+    """(x, y) moved as little as needed for the sprite's box (relative to its corner, like its anchor) to lie in the picture."""
+    left, top, right, bottom = box
+    x = max(anchor[0] - left, min(x, width - right + anchor[0]))
+    return x, max(anchor[1] - top, min(y, height - bottom + anchor[1]))
 
 
 def figure_sprite(character: Character, pose: str, height: int, flip: bool = False) -> tuple[np.ndarray, tuple[int, int]]:
@@ -150,7 +162,7 @@ def figure_sprite(character: Character, pose: str, height: int, flip: bool = Fal
         raise ValueError(f"pose is {pose!r}; the picture-book world knows {', '.join(POSES)}")
     if height < 8:
         raise ValueError(f"height is {height} pixels; a figure needs at least 8")
-    image, anchor = _figure(character, pose, height, flip)
+    image, anchor, _ = _figure(character, pose, height, flip)
     array = np.asarray(image)
     array.setflags(write=False)
     return array, anchor
@@ -170,8 +182,8 @@ def hero_boxes(scene: Scene, size: int | tuple[int, int] = 128) -> list[tuple[in
     plan = layout(scene, size)
     boxes = []
     for f in plan.figures:
-        image, (ax, ay) = _figure(f.character, f.pose, f.height, f.flip)
-        boxes.append(_clip(image.getbbox(), f.x - ax, f.y - ay, plan))
+        _, (ax, ay), box = _figure(f.character, f.pose, f.height, f.flip)
+        boxes.append(_clip(box, f.x - ax, f.y - ay, plan))
     return boxes
 
 
@@ -196,8 +208,8 @@ def _size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _figure(character: Character, pose: str, height: int, flip: bool) -> tuple[Image.Image, tuple[int, int]]:
-    """The outlined figure on its canvas. Layers carry their own outlines, all pasted first: the outline of a union is the
+def _figure(character: Character, pose: str, height: int, flip: bool):
+    """The outlined figure on its canvas, its anchor, and its box on the canvas. Layers carry their own outlines, all pasted first: the outline of a union is the
     union of outlines, and a new combination of layers needs no new dilation."""
     scale = height / FIGURE_HEIGHT
     layers = [(f"body/{pose}/{character.colour}", 0.0, 0.0, flip)]
@@ -222,7 +234,7 @@ def _figure(character: Character, pose: str, height: int, flip: bool) -> tuple[I
         canvas.alpha_composite(outline, (x - margin, y - margin))
     for image, outline, margin, spot in placed:
         canvas.alpha_composite(image, spot)
-    return canvas, (round(FOOT[0] * scale), round(FOOT[1] * scale))
+    return canvas, (round(FOOT[0] * scale), round(FOOT[1] * scale)), canvas.getbbox()
 
 
 @lru_cache(maxsize=2048)
