@@ -18,7 +18,8 @@ from .atlas import scaled
 from .world import PLACES, TIMES
 
 VARIANTS = 3
-SKY = {"day": ((74, 174, 245), (196, 233, 252)), "sunset": ((240, 98, 110), (255, 203, 112)), "night": ((15, 20, 62), (46, 58, 122))}
+SKY = {"day": ((74, 174, 245), (196, 233, 252)), "sunset": ((240, 98, 110), (255, 203, 112)),
+       "night": ((15, 20, 62), (46, 58, 122))}
 # what daylight colours are multiplied with
 TINT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.80, 0.68), "night": (0.42, 0.49, 0.74)}
 # plain sunset would turn snow into sand, and plain night the desert into a meadow
@@ -92,31 +93,31 @@ class Page:
         sky = ImageDraw.Draw(self.sky)
         u = self.unit
         if self.time == "day":
-            self._disc(sky, self.x(sun_x), self.y(17), 12 * u, (255, 240, 170))
-            self._disc(sky, self.x(sun_x), self.y(17), 9.5 * u, (255, 214, 48))
+            self.fill_disc(sky, self.x(sun_x), self.y(17), 12 * u, (255, 240, 170))
+            self.fill_disc(sky, self.x(sun_x), self.y(17), 9.5 * u, (255, 214, 48))
         elif self.time == "sunset":
             cx, cy = self.x(sun_x), self.y(horizon - 6)
             for radius, colour in ((30, (255, 176, 104)), (23, (255, 190, 104)), (16, (255, 236, 150))):
-                self._disc(sky, cx, cy, radius * u, colour)
+                self.fill_disc(sky, cx, cy, radius * u, colour)
         else:
             for _ in range(stars):
                 x, y = self.rng.uniform(2, 126), self.rng.uniform(2, horizon - 4)
-                self._disc(sky, self.x(x), self.y(y), self.rng.choice((0.7, 0.9, 1.2)) * u, (255, 250, 214))
+                self.fill_disc(sky, self.x(x), self.y(y), self.rng.choice((0.7, 0.9, 1.2)) * u, (255, 250, 214))
             cx, cy = self.x(sun_x), self.y(18)
-            self._disc(sky, cx, cy, 10 * u, (255, 244, 196))
+            self.fill_disc(sky, cx, cy, 10 * u, (255, 244, 196))
             column = self.sky.getpixel((0, int(cy)))
-            self._disc(sky, cx + 5 * u, cy - 3 * u, 8.6 * u, column)
+            self.fill_disc(sky, cx + 5 * u, cy - 3 * u, 8.6 * u, column)
         for x, y, w in clouds if self.time != "night" else ():
             self._cloud(sky, x, y, w, (255, 255, 255) if self.time == "day" else (255, 196, 170))
 
     def _cloud(self, draw, x, y, w, colour) -> None:
         cx, cy, u = self.x(x), self.y(y), self.unit * w / 24
         for dx, dy, r in ((-8, 1, 4.5), (-2, -2.5, 6), (5, -1, 5.2), (10, 1.6, 3.8)):
-            self._disc(draw, cx + dx * u, cy + dy * u, r * u, colour)
+            self.fill_disc(draw, cx + dx * u, cy + dy * u, r * u, colour)
         draw.rounded_rectangle((cx - 12 * u, cy, cx + 13.5 * u, cy + 5.6 * u), 2.8 * u, fill=colour)
 
     @staticmethod
-    def _disc(draw, x, y, r, colour) -> None:
+    def fill_disc(draw, x, y, r, colour) -> None:
         draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
     def disc(self, x, y, r, colour, ry=None) -> None:
@@ -135,25 +136,25 @@ class Page:
         points = [(x, base - rise * math.sin((x / 128 * waves + phase) * 2 * math.pi)) for x in range(-2, 132, 2)]
         self.polygon([(-2, 130), *points, (130, 130)], colour)
 
-    def stand(self, name: str, x: float, bottom: float, size: float, flip: bool = False, lit: bool = False) -> None:
+    def stand(self, name: str, x: float, bottom: float, size: float, flip: bool = False) -> None:
         """A scenery sprite `size` wide whose foot is at (x, bottom)."""
         image = scaled(f"scenery/{name}", size * self.unit / 48)
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
-        left, top, right, foot = image.getbbox()
-        target = self.lights if lit else self.land
+        foot = image.getbbox()[3]
         place = (round(self.x(x) - image.width / 2), round(self.y(bottom) - foot))
-        layer = Image.new("RGBA", target.size)
+        layer = Image.new("RGBA", self.land.size)
         layer.paste(image, place)
-        target.alpha_composite(layer)
+        self.land.alpha_composite(layer)
 
     def glow_dot(self, x: float, y: float, r: float) -> None:
         """A dot the time of day does not dim (a snowflake)."""
-        self._disc(self.glow, self.x(x), self.y(y), r * self.unit, (255, 255, 255, 230))
+        self.fill_disc(self.glow, self.x(x), self.y(y), r * self.unit, (255, 255, 255, 230))
 
     def dots(self, count: int, top: float, bottom: float, colours, radius: float = 1.3) -> None:
         for _ in range(count):
             y = self.rng.uniform(top, bottom)
-            self.disc(self.rng.uniform(2, 126), y, radius * (0.7 + 0.5 * (y - top) / max(1, bottom - top)), self.rng.choice(colours))
+            nearness = (y - top) / max(1, bottom - top)
+            self.disc(self.rng.uniform(2, 126), y, radius * (0.7 + 0.5 * nearness), self.rng.choice(colours))
 
     def finish(self) -> Image.Image:
         red, green, blue, alpha = self.land.split()
@@ -217,8 +218,9 @@ def forest(p: Page, v: int) -> None:
     bark, shade = (118, 78, 54), (92, 60, 44)
     for x, foot, half in (((6, 108, 7), (121, 104, 6)), ((9, 104, 6), (124, 110, 7), (110, 96, 3.5)),
                           ((4, 106, 6), (20, 97, 3.5), (120, 108, 7)))[v]:
-        p.polygon([(x - half - 4, foot + 2), (x - half, foot - 8), (x - half, 10), (x + half, 10), (x + half, foot - 8), (x + half + 4, foot + 2)], bark)
-        p.polygon([(x + half * 0.3, foot + 2), (x + half * 0.3, 10), (x + half, 10), (x + half, foot - 8), (x + half + 4, foot + 2)], shade)
+        right = [(x + half, 10), (x + half, foot - 8), (x + half + 4, foot + 2)]
+        p.polygon([(x - half - 4, foot + 2), (x - half, foot - 8), (x - half, 10), *right], bark)
+        p.polygon([(x + half * 0.3, foot + 2), (x + half * 0.3, 10), *right], shade)
     for colour, lower in (((40, 112, 50), 5), ((66, 148, 52), 0)):
         for x in range(-4, 136, 9):
             depth = 5 + 26 * abs(x / 64 - 1) ** 1.6
@@ -230,7 +232,8 @@ def forest(p: Page, v: int) -> None:
 
 def snow(p: Page, v: int) -> None:
     p.open_sky((102, 26, 64)[v], 72, clouds=((30, 22, 24),) if v != 1 else ((96, 20, 24),))
-    for x, top, half in (((30, 30, 34), (84, 40, 30)), ((96, 28, 36), (44, 42, 30)), ((20, 36, 32), (108, 34, 34), (64, 48, 24)))[v]:
+    peaks = ((30, 30, 34), (84, 40, 30)), ((96, 28, 36), (44, 42, 30)), ((20, 36, 32), (108, 34, 34), (64, 48, 24))
+    for x, top, half in peaks[v]:
         p.polygon([(x - half, 84), (x, top), (x + half, 84)], (132, 156, 190))
         p.polygon([(x - half * 0.36, top + (84 - top) * 0.36), (x, top), (x + half * 0.36, top + (84 - top) * 0.36),
                    (x + half * 0.16, top + (84 - top) * 0.28), (x, top + (84 - top) * 0.4),
@@ -251,14 +254,16 @@ def snowy_tree(p: Page, x: float, foot: float, size: float) -> None:
     for level in range(3):
         y, half = foot - 5 * s - level * 9 * s, (15 - level * 3.6) * s
         p.polygon([(x - half, y), (x, y - 15 * s), (x + half, y)], (44, 120, 96))
-        p.polygon([(x - half * 0.55, y - 6.8 * s), (x, y - 15 * s), (x + half * 0.55, y - 6.8 * s), (x, y - 9.5 * s)], (248, 252, 255))
+        p.polygon([(x - half * 0.55, y - 6.8 * s), (x, y - 15 * s), (x + half * 0.55, y - 6.8 * s), (x, y - 9.5 * s)],
+                  (248, 252, 255))
 
 
 def desert(p: Page, v: int) -> None:
     p.open_sky((24, 100, 70)[v], 70, clouds=())
     for x, width, top in (((100, 44, 46),), ((24, 40, 44), (60, 22, 56)), ((112, 40, 50), (14, 34, 42)))[v]:
-        p.polygon([(x - width / 2, 82), (x - width * 0.36, top), (x + width * 0.36, top), (x + width / 2, 82)], (190, 96, 62))
-        p.polygon([(x - width * 0.42, 66), (x - width * 0.36, top), (x + width * 0.36, top), (x + width * 0.42, 66)], (214, 116, 74))
+        rim = [(x - width * 0.36, top), (x + width * 0.36, top)]
+        p.polygon([(x - width / 2, 82), *rim, (x + width / 2, 82)], (190, 96, 62))
+        p.polygon([(x - width * 0.42, 66), *rim, (x + width * 0.42, 66)], (214, 116, 74))
     p.hills(78, 5, (238, 176, 96), 0.9, (0.1, 0.6, 0.35)[v])
     p.hills(90, 4, (228, 158, 78), 0.7, (0.5, 0.1, 0.8)[v])
     p.hills(104, 3, (216, 142, 66), 1.0, (0.0, 0.45, 0.2)[v])
@@ -300,8 +305,8 @@ def street_lamp(p: Page, x: float) -> None:
     p.box(x - 1.2, 62, x + 1.2, 100, (52, 56, 70))
     p.box(x - 3, 97, x + 3, 100, (52, 56, 70), 1)
     if p.time == "night":
-        for r, a in ((13, 40), (9, 70)):
-            p.glow.ellipse((p.x(x) - r * p.unit, p.y(58) - r * p.unit, p.x(x) + r * p.unit, p.y(58) + r * p.unit), fill=(255, 224, 130, a))
+        for radius, alpha in ((13, 40), (9, 70)):
+            p.fill_disc(p.glow, p.x(x), p.y(58), radius * p.unit, (255, 224, 130, alpha))
     p.box(x - 4, 53, x + 4, 63, (52, 56, 70), 2)
     p.box(x - 2.8, 54.5, x + 2.8, 61.5, LIT if p.time != "day" else (236, 240, 232), 1.4, lit=p.time != "day")
 
@@ -310,7 +315,8 @@ def castle(p: Page, v: int) -> None:
     p.open_sky((64, 50, 80)[v], 80, clouds=((30, 16, 20), (98, 24, 20)), stars=20)
     stone, shade, roof = (186, 184, 198), (150, 148, 168), ((150, 66, 140), (62, 92, 168), (176, 60, 70))[v]
     p.hills(86, 3, (120, 186, 96), 1.0, 0.2)
-    towers = ((13, 26, 24), (115, 26, 24)), ((14, 20, 26), (114, 38, 24), (86, 30, 16)), ((12, 40, 24), (116, 18, 26), (42, 28, 16))
+    towers = (((13, 26, 24), (115, 26, 24)), ((14, 20, 26), (114, 38, 24), (86, 30, 16)),
+              ((12, 40, 24), (116, 18, 26), (42, 28, 16)))
     p.box(-2, 58, 130, 102, stone)
     for x in range(-2, 130, 10):
         p.box(x, 52, x + 6, 59, stone)
@@ -333,7 +339,8 @@ def castle(p: Page, v: int) -> None:
 
 
 def room(p: Page, v: int) -> None:
-    wall, stripe = (((250, 226, 190), (245, 214, 172)), ((206, 230, 214), (192, 220, 202)), ((222, 214, 240), (210, 200, 232)))[v]
+    wall, stripe = (((250, 226, 190), (245, 214, 172)), ((206, 230, 214), (192, 220, 202)),
+                    ((222, 214, 240), (210, 200, 232)))[v]
     p.gradient((0, 0, 0), (0, 0, 0))
     p.box(-2, -2, 130, 100, wall)
     for x in range(-2, 130, 16):
@@ -370,13 +377,13 @@ def window(p: Page, x: float) -> None:
         p.glow.rectangle((p.x(box[0]), y, p.x(box[2]), y), fill=colour)
     cx, u = p.x(x + 8), p.unit
     if p.time == "day":
-        p._disc(p.glow, cx, p.y(22), 6 * u, (255, 220, 60, 255))
+        p.fill_disc(p.glow, cx, p.y(22), 6 * u, (255, 220, 60, 255))
     elif p.time == "sunset":
-        p._disc(p.glow, cx, p.y(44), 8 * u, (255, 238, 150, 255))
+        p.fill_disc(p.glow, cx, p.y(44), 8 * u, (255, 238, 150, 255))
     else:
-        p._disc(p.glow, cx, p.y(22), 6 * u, (255, 244, 196, 255))
+        p.fill_disc(p.glow, cx, p.y(22), 6 * u, (255, 244, 196, 255))
         for dx, dy in ((-14, 18), (-6, 30), (-13, 42), (4, 38), (14, 44), (-4, 16)):
-            p._disc(p.glow, p.x(x + dx), p.y(dy), 0.9 * u, (255, 250, 214, 255))
+            p.fill_disc(p.glow, p.x(x + dx), p.y(dy), 0.9 * u, (255, 250, 214, 255))
     frame = {"day": (255, 255, 255), "sunset": (255, 214, 180), "night": (104, 116, 170)}[p.time]
     p.box(x - 1.2, box[1], x + 1.2, box[3], frame, lit=True)
     p.box(box[0], 31, box[2], 33.4, frame, lit=True)
@@ -392,8 +399,8 @@ def floor_lamp(p: Page, x: float) -> None:
     p.disc(x, 106, 6, (112, 84, 66), 1.8)
     lit = p.time != "day"
     if p.time == "night":
-        for r, a in ((24, 34), (16, 56)):
-            p.glow.ellipse((p.x(x) - r * p.unit, p.y(58) - r * p.unit, p.x(x) + r * p.unit, p.y(58) + r * p.unit), fill=(255, 216, 120, a))
+        for radius, alpha in ((24, 34), (16, 56)):
+            p.fill_disc(p.glow, p.x(x), p.y(58), radius * p.unit, (255, 216, 120, alpha))
     shade = [(p.x(x - 9), p.y(66)), (p.x(x - 5), p.y(52)), (p.x(x + 5), p.y(52)), (p.x(x + 9), p.y(66))]
     (p.glow if lit else p.draw).polygon(shade, fill=LIT if lit else (250, 196, 92))
 

@@ -32,11 +32,12 @@ HEAD_LEFT, HEAD_TOP = 42 - 25, 31.0
 SITTING_DROP, JUMP_LIFT = 9, 8
 OUTLINE = (255, 250, 240)
 
-# How a prop is placed beside a single figure: centre x from the figure's, bottom or centre y above the ground, size; all in
-# 128ths. Ground props stand beside the feet; held ones hang at the hand, so they jump with the figure.
-GROUND_PROPS = {"ball": (34, 30), "gift": (34, 32), "cake": (34, 33), "apple": (33, 28), "guitar": (34, 42), "umbrella": (35, 40)}
-HELD_PROPS = {"balloon": (38, 50, 42), "kite": (40, 54, 38), "flower": (32, 28, 34), "book": (31, 24, 32), "star": (33, 30, 33),
-              "lollipop": (33, 31, 34)}
+# Beside a single figure, in 128ths: ground props by (distance from the figure's middle, size), standing at its feet; held
+# ones by (distance, height of the centre above the ground, size), at the hand, so they jump with the figure.
+GROUND_PROPS = {"ball": (34, 30), "gift": (34, 32), "cake": (34, 33), "apple": (33, 28), "guitar": (34, 42),
+                "umbrella": (35, 40)}
+HELD_PROPS = {"balloon": (38, 50, 42), "kite": (40, 54, 38), "flower": (32, 28, 34), "book": (31, 24, 32),
+              "star": (33, 30, 33), "lollipop": (33, 31, 34)}
 # Between two figures there is room above the heads and below them, not at cheek height
 PAIR_TOP = {"balloon": (32, 38), "kite": (30, 36)}  # centre y from the top, size
 PAIR_PROP_SIZE = 30
@@ -146,7 +147,7 @@ def _place_prop(prop: str, figures, width: int, height: int, rng: random.Random)
 
 
 def _inside(x: int, y: int, anchor, box, width: int, height: int) -> tuple[int, int]:
-    """(x, y) moved as little as needed for the sprite's box (relative to its corner, like its anchor) to lie in the picture."""
+    """(x, y) moved as little as needed for the sprite's box to lie in the picture; anchor and box count from its corner."""
     left, top, right, bottom = box
     x = max(anchor[0] - left, min(x, width - right + anchor[0]))
     return x, max(anchor[1] - top, min(y, height - bottom + anchor[1]))
@@ -209,8 +210,11 @@ def _size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _figure(character: Character, pose: str, height: int, flip: bool):
-    """The outlined figure on its canvas, its anchor, and its box on the canvas. Layers carry their own outlines, all pasted first: the outline of a union is the
-    union of outlines, and a new combination of layers needs no new dilation."""
+    """The outlined figure on its canvas, its anchor, and its box on the canvas.
+
+    Layers carry their own outlines, all pasted first: the outline of a union is the union of outlines, so a new
+    combination of layers needs no new dilation.
+    """
     scale = height / FIGURE_HEIGHT
     layers = [(f"body/{pose}/{character.colour}", 0.0, 0.0, flip)]
     drop = SITTING_DROP if pose == "sitting" else 0
