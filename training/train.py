@@ -45,6 +45,7 @@ def train(config: RunConfig, run_dir: Path, *, resume: str = "auto", fresh: bool
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
     stage = build_stage(config.stage, config.settings, seed=config.train.seed, run_dir=run_dir, device=device)
+    stage.steps = config.train.steps
     trainer = Trainer(stage, config, run_dir, device)
     for part, module in {**stage.trainable, **stage.frozen}.items():
         kind = "trains" if part in stage.trainable else "frozen"

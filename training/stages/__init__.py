@@ -32,6 +32,7 @@ class Stage(Protocol):
 
     trainable: dict[str, nn.Module]
     frozen: dict[str, nn.Module]
+    steps: int  # of the whole run; set before the first batch, for data that changes along the way
 
     def batch(self, step: int) -> dict[str, Any]: ...
 
