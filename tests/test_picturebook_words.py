@@ -6,6 +6,7 @@ import re
 import pytest
 
 from weaver_core.picturebook import request_frames, story_words
+from weaver_core.picturebook.agreement import plan_agreement
 from weaver_core.picturebook.captions import dense_prompt, expected_parse, parse_dense_prompt
 from weaver_core.picturebook.grammar import markup_of, sample_story, sample_understanding, tokenizer_texts
 from weaver_core.picturebook.splits import held_out_character, held_out_place, held_out_reasons, is_train, load_splits, sample_scene
@@ -171,6 +172,20 @@ def test_prompts_restate_the_request_and_the_whole_look():
             assert story.known["time"] in (None, parsed["time"])
         assert story.known["prop"] is None or story.known["prop"] in {s.prop for s in story.scenes}
         assert any(name in story.title for name in story.cast) or story.texts[0].startswith(story_words.LOOKING)
+
+
+def test_agreement_accepts_every_grammar_story_and_refuses_changed_ones():
+    stories = _stories(300, seed=15) + _stories(100, seed=16, split="held_out") + _stories(60, seed=17, with_reference=True)
+    for story in stories:
+        kept = plan_agreement(story.texts, story.prompts, story.known, with_reference=story.with_reference)
+        assert all(kept.values()), (kept, story)
+    story = next(s for s in stories if s.num_images == 5 and s.known["places"] and s.known["prop"] and s.known["heroes"][0]["species"])
+    texts, prompts, hero = story.texts, story.prompts, story.known["heroes"][0]["species"]
+    other = next(s for s in HEROES if s not in {h["species"] for h in story.known["heroes"]})
+    assert not plan_agreement(texts[1:], prompts[1:], story.known)["count"]
+    assert not plan_agreement(texts, (prompts[0].replace(hero, other), *prompts[1:]), story.known)["hero"]
+    assert not plan_agreement(texts, prompts, story.known | {"places": ["nowhere"]})["place"]
+    assert not plan_agreement(("A kite and a ball.", *texts[1:]), prompts, story.known)["told"]
 
 
 def test_requests_tell_what_known_says():

@@ -220,7 +220,7 @@ def _request(rng, facts: _Facts, split: str) -> tuple[str, str]:
     if facts.drawing and "{pose}" not in frames[frame]:
         facts.pose = rng.choice(POSES)
     text = ask.fill(rng, frames[frame], slots, split=split)
-    if rng.random() < 0.22 and not facts.drawing:
+    for _ in range(0 if facts.drawing else rng.choices((0, 1, 2, 4), (76, 16, 5, 3))[0]):
         filler = rng.choice(ask.FILLERS)
         text = f"{filler} {text}" if rng.random() < 0.4 else text + ("" if text[-1] in ".?!" else ".") + f" {filler}"
     return frame, _noise(rng, text)
@@ -278,7 +278,7 @@ def _title(rng, facts: _Facts, props: list[str | None]) -> str:
     names = " and ".join(facts.names)
     options = [f"{names} {at}", f"{names} {at}", f"The Story of {names}", f"An Adventure of {names}"]
     if facts.prop in props and facts.prop is not None:
-        options += [f"{names} and the {facts.prop.capitalize()}"] * 2
+        options += [f"{', '.join(facts.names)} and the {facts.prop.capitalize()}"] * 2
     if len(facts.cast) == 1:
         options += [f"{names}'s Adventure"]
         if not facts.with_reference:

@@ -28,8 +28,9 @@ SIZE, HALF = 128, 64
 CAP = 160.0                                               # of a pixel's difference summed over RGB (0 to 765)
 SLOTS = tuple(("single", side, x, FIGURE_HEIGHT) for side, x in SINGLE_X.items()) + tuple(
     ("pair", side, x, PAIR_HEIGHT) for side, x in PAIR_X.items())
-# A figure or prop must explain at least this share of what a perfect match of its area could (CAP per pixel).
-FIGURE_GAIN, PROP_GAIN = 0.22, 0.16
+# A figure or prop must explain at least this share of the difference that drawing it makes: 1 for a perfect match, -1 where
+# there is nothing like it.
+FIGURE_GAIN, PROP_GAIN = 0.1, 0.15
 CLEARLY = 1.7                                             # one figure or two is settled early where one explains so much more
 ATTRIBUTES = ("place", "time", "count", "species", "colour", "wearable", "position", "pose", "prop")
 
@@ -90,7 +91,7 @@ def read(image: Image.Image | np.ndarray) -> Reading:
     for hypothesis in hypotheses:
         for guess in hypothesis:
             _dress(page, guess)
-    figures, margins["count"] = _choose_count(hypotheses)
+    figures, margins["count"] = _choose_count(page, hypotheses)
     for figure in figures:
         page.draw(figure.sprite())
     prop, margins["prop"] = _read_prop(page, figures)
@@ -195,9 +196,7 @@ def _body_templates():
                 names.append((slot, pose, colour))
                 alphas.append(_reduce(alpha, 4))
                 colours.append(_reduce(page[:3] * alpha, 4) * 255)
-    alpha, colour = np.stack(alphas), np.stack(colours)
-    constant = (colour ** 2 / np.maximum(alpha[:, None], 1e-3)).sum((1, 2, 3))
-    return names, alpha.reshape(len(names), -1), colour.reshape(len(names), -1), constant
+    return names, np.stack(alphas), np.stack(colours)
 
 
 def _paste(page: np.ndarray, sheet: np.ndarray, x: int, y: int) -> None:
@@ -207,16 +206,16 @@ def _paste(page: np.ndarray, sheet: np.ndarray, x: int, y: int) -> None:
 
 
 def _body_candidates(small: np.ndarray, base: np.ndarray) -> dict[str, list]:
-    """The most likely (slot, pose, colour): three for a single figure and for each side of a pair, unlike in slot or pose."""
-    names, alpha, colour, constant = _body_templates()
-    error = alpha @ (small ** 2).sum(0).ravel() - 2 * colour @ small.ravel() + constant
-    empty = alpha @ ((small - base) ** 2).sum(0).ravel()
-    gain = empty - error - 0.4 * error                    # a body that fits badly is no candidate, however foreign the ground
+    """The most likely (slot, pose, colour): three poses per slot, each in its best colour."""
+    names, alpha_NHW, colour_N3HW = _body_templates()
+    rest = base - small
+    after = np.abs(rest + colour_N3HW - alpha_NHW[:, None] * base)
+    gain = np.minimum(np.abs(rest).sum(0), CAP).sum() - np.minimum(after.sum(1), CAP).sum((1, 2))
     found: dict[str, list] = {"single": [], "left": [], "right": []}
     for i in np.argsort(-gain):
         kind, side = SLOTS[names[i][0]][:2]
         found_here = found["single" if kind == "single" else side]
-        if len(found_here) < 3 and names[i][:2] not in (n[:2] for n in found_here):
+        if sum(n[0] == names[i][0] for n in found_here) < 3 and names[i][:2] not in (n[:2] for n in found_here):
             found_here.append(names[i])
     return found
 
@@ -279,6 +278,11 @@ class _Page:
         after = np.minimum(after[0] + after[1] + after[2], CAP)
         return float(self.error[rows, columns].sum() - after.sum()) * step * step
 
+    def contrast(self, sprite) -> float:
+        """How much drawing this sprite changes: the gain of a perfect match."""
+        rows, columns, colours, alpha = self._where(sprite, 1)
+        return max(1.0, float(np.minimum(np.abs(colours - alpha * self.drawn[:, rows, columns]).sum(0), CAP).sum()))
+
     def draw(self, sprite) -> None:
         rows, columns, colours, alpha = self._where(sprite, 1)
         self.drawn[:, rows, columns] += colours - alpha * self.drawn[:, rows, columns]
@@ -340,15 +344,19 @@ def _placed(page: _Page, candidate) -> _Guess:
 def _dress(page: _Page, guess: _Guess) -> None:
     """Find species, clothes, height and the exact place, one thing at a time; then look at all of them again."""
     heights = tuple(SLOTS[guess.slot][3] + d for d in (-3, 0, 3))
-    _best(page, guess, species=HEROES)
-    _move(page, guess, reach=1, stride=1)
+    plain, glasses = replace(guess, margins={}), replace(guess, wearable="glasses", margins={})
+    for rival in (plain, glasses):                        # glasses hide the eyes, and with them who it is
+        _best(page, rival, species=HEROES)
+        _move(page, rival, reach=1, stride=1)
+    best = max((plain, glasses), key=lambda r: r.gain)
+    guess.species, guess.wearable, guess.x, guess.y = best.species, best.wearable, best.x, best.y
     _best(page, guess, wearable=(None, *WEARABLES))
     _best(page, guess, height=heights)
     _move(page, guess, reach=1, stride=1)
     _other_pose(page, guess, heights)
     for name, options in (("pose", POSES), ("colour", COLOURS), ("species", HEROES), ("wearable", (None, *WEARABLES))):
         guess.margins[name] = _best(page, guess, **{name: options})
-    if min(guess.margins["species"], guess.margins["wearable"]) < 0.06:
+    if min(guess.margins["species"], guess.margins["wearable"]) < 0.06 or guess.gain < 0.75 * page.contrast(guess.sprite()):
         _look_closely(page, guess, heights)
     _move(page, guess, reach=1, stride=1)
 
@@ -402,15 +410,10 @@ def _best(page: _Page, guess: _Guess, **choice) -> float:
     return min(1.0, float((gains[order[-1]] - gains[order[-2]]) / max(guess.gain, 1.0)))
 
 
-def _possible(maker, key) -> float:
-    """The gain of a perfect match on a wholly foreign ground."""
-    return float(_halved(maker, key, 0, 0)[1].sum()) * CAP
-
-
-def _choose_count(hypotheses) -> tuple[list[_Guess], float]:
+def _choose_count(page: _Page, hypotheses) -> tuple[list[_Guess], float]:
     """The hypothesis that explains the most, if every figure of it explains enough, and by how much it beats the next."""
     options = [(0.0, [])] + [(sum(f.gain for f in figures), figures) for figures in hypotheses
-                             if all(f.gain > FIGURE_GAIN * _possible(*f.sprite()[:2]) for f in figures)]
+                             if all(f.gain > FIGURE_GAIN * page.contrast(f.sprite()) for f in figures)]
     options.sort(key=lambda option: option[0])
     best = options[-1][0]
     second = options[-2][0] if len(options) > 1 else 0.0
@@ -446,7 +449,7 @@ def _read_prop(page: _Page, figures: list[_Guess]):
         scores.append((gain, (_prop_sheet, (prop, size), x, y)))
     scores.sort(key=lambda score: score[0])
     gain, sprite = scores[-1]
-    share = gain / _possible(*sprite[:2])
+    share = gain / page.contrast(sprite)
     if share < PROP_GAIN:
         return None, min(1.0, (PROP_GAIN - share) / PROP_GAIN)
     return sprite, min(1.0, (gain - max(scores[-2][0], 0.0)) / gain)

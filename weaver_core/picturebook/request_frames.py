@@ -149,7 +149,7 @@ def hero_phrase(rng: random.Random, *, name: str | None, colour: str | None, spe
     if name is None:
         return a + worn + told_colour
     return rng.choice((
-        f"{a}{worn}{told_colour} named {name}", f"{a} named {name}{worn}{told_colour}", f"{a} called {name}{worn}{told_colour}",
+        f"{a} named {name}{worn}{told_colour}", f"{a} called {name}{worn}{told_colour}",
         f"{name} the {noun}{worn}{told_colour}", f"{name}, {a}{worn}{told_colour}", f"{name} ({a}{worn}{told_colour})", f"the {noun} {name}{worn}{told_colour}"))
 
 
@@ -206,7 +206,7 @@ def fill(rng: random.Random, frame: str, slots: dict[str, str], *, split: str) -
     defaults = {"count": "a few pictures", "prop": "something", "place": "anywhere", "at": "somewhere", "to": "out", "time": "some day"}
     text = re.sub(r"\{(\w+)\}", lambda m: slots.get(m[1], defaults.get(m[1], "")), text)
     text = re.sub(r"\s+", " ", text).strip().rstrip(",; ")
-    text = re.sub(r" ([.,;?!])", r"\1", re.sub(r"([.?!]) ?\.", r"\1", text))
+    text = re.sub(r"[;,:]\.", ".", re.sub(r" ([.,;?!])", r"\1", re.sub(r"([.?!]) ?\.", r"\1", text)))
     rest = [g for g in ("place", "prop", "time", "count") if g in given and g not in used]
     rng.shuffle(rest)
     for group in rest:

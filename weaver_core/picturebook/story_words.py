@@ -132,8 +132,8 @@ ENDED_WITH = {
     "sitting": ("{S} sat down to rest beside {P}", "{S} sat down with {P}, tired and happy"),
     "waving": ("{S} waved goodbye with {P}", "{S} waved goodbye, holding {P}"),
 }
-POSE_CLAUSES = {"standing": ("stood still", "stood and smiled", "stood and watched"), "jumping": ("jumped up high", "jumped for joy", "jumped"),
-                "sitting": ("sat down", "sat and watched"), "waving": ("waved hello", "waved", "waved happily")}
+POSE_CLAUSES = {"standing": ("stood still", "stood by", "stood and looked on"), "jumping": ("jumped up high", "jumped for joy", "jumped"),
+                "sitting": ("sat down", "sat down to watch", "sat and smiled"), "waving": ("waved hello", "waved", "waved happily")}
 TIME_CAME = {"sunset": ("the sun began to set", "the evening sky was glowing", "the sun went down"),
              "night": ("night came, and so did the moon", "night fell", "it grew dark, and night came"),
              "day": ("a new day began",)}

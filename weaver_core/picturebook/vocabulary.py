@@ -22,9 +22,9 @@ COLOUR_SYNONYMS = {"red": ("scarlet",), "orange": ("ginger",), "yellow": ("golde
                    "blue": ("azure",), "purple": ("violet", "lilac"), "pink": ("rosy",)}
 WEARABLE_SYNONYMS = {"scarf": ("shawl",), "hat": ("cap",), "glasses": ("spectacles",), "crown": ("tiara",), "bow": ("ribbon",)}
 PROP_SYNONYMS = {"gift": ("present", "parcel"), "ball": ("toy ball",), "book": ("storybook",), "cake": ("birthday cake",),
-                 "lollipop": ("lolly", "sweet"), "umbrella": ("parasol",), "flower": ("blossom", "rose")}
+                 "lollipop": ("lolly",), "umbrella": ("parasol",), "flower": ("blossom", "rose")}
 PLACE_SYNONYMS = {
-    "meadow": ("in a field", "on the grassland", "in the green fields", "in the grass"),
+    "meadow": ("in a field", "on the grassland", "in the flower fields", "in the grass"),
     "beach": ("at the seaside", "on the shore", "by the sea", "at the coast"),
     "forest": ("in the woods", "in the jungle", "among the trees", "in the wood"),
     "snow": ("in winter", "in a winter land", "in the ice and snow", "in the snowy hills"),
