@@ -23,10 +23,9 @@ from .markup import (
     TextPiece,
     TitleParsed,
     ids_in,
-    print_bare,
-    print_markup,
 )
 from .segments import CastMember, ImageSegment, Segment, TextSegment, check_language, check_text, kind_of
+from .spelling import print_bare, print_markup
 
 __all__ = [
     "CastMember", "CastParsed", "ImageParsed", "ImageSegment", "IncrementalParser", "Page", "ParseEvent", "Plan",
@@ -264,7 +263,7 @@ def _plan_from_json(data: object) -> Plan:
     if data["format"] != FORMAT:
         raise PlanError(f"format: expected {FORMAT!r}, got {str(data['format'])[:40]!r}")
     cast = [
-        _build(CastMember, f"cast[{i}]", member, ("name",), ("kind", "look", "outfits", "references"))
+        build_checked(CastMember, f"cast[{i}]", member, ("name",), ("kind", "look", "outfits", "references"))
         for i, member in enumerate(_list("cast", data.get("cast", [])))
     ]
     segments = [_segment_from_json(f"segments[{i}]", item) for i, item in enumerate(_list("segments", data["segments"]))]
@@ -286,14 +285,15 @@ def _segment_from_json(path: str, data: object) -> Segment:
         raise PlanError(f"{path}.type: missing; it is 'text' or 'image'")
     fields = {key: value for key, value in data.items() if key != "type"}
     if data["type"] == "text":
-        return _build(TextSegment, path, fields, ("id", "text"), ())
+        return build_checked(TextSegment, path, fields, ("id", "text"), ())
     if data["type"] == "image":
         optional = ("cast", "references", "size", "aspect", "seed", "locked")
-        return _build(ImageSegment, path, fields, ("id", "prompt"), optional)
+        return build_checked(ImageSegment, path, fields, ("id", "prompt"), optional)
     raise PlanError(f"{path}.type: expected 'text' or 'image', got {str(data['type'])[:40]!r}")
 
 
-def _build(kind: type, path: str, data: object, required: tuple[str, ...], optional: tuple[str, ...]):
+def build_checked(kind: type, path: str, data: object, required: tuple[str, ...], optional: tuple[str, ...]):
+    """A part of a plan from its JSON; PlanError begins with the path of what is wrong."""
     check_keys(path, data, required=required, optional=optional)
     try:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})

@@ -1,0 +1,239 @@
+"""Draws the images of a plan: finds them in the story, or chooses references, draws and stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .errors import Cancelled, StoryError, WeaverError
+from .events import Event, Finished, ImageReady, StepProgress, Warning
+from .pictures import image_key
+from .plan import ImageSegment, Plan, image_seed
+from .planners import FeaturePlanner, Planner
+from .rendering import Rendering, UsedReference, rendering_key
+from .references import ReferenceChoice, choose_references
+from .request import ReferenceImage, RenderSettings, Request
+from .story import Story
+from .turns import in_turns
+from .visualizers import Shot, Visualizer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .planners import HistoryItem
+
+
+class Painter:
+    """Draws the images of one plan."""
+
+    def __init__(self, plan, visualizer, planner, request, story, settings, policy, cancel):
+        self.plan: Plan = plan
+        self.visualizer: Visualizer = visualizer
+        self.planner: Planner | None = planner
+        self.request: Request = request
+        self.story: Story = story
+        self.settings: RenderSettings = settings or story.settings
+        self.policy: str = policy or story.policy
+        self.cancel: CancelCheck = cancel
+        self._said_sizes: set[str] = set()
+
+    def paint_all(self, *, only: Collection[str] | None = None, redraw_stale: bool = False) -> Iterator[Event]:
+        for index, segment in enumerate(self.plan.images):
+            wanted = only is None or segment.id in only
+            yield from self.paint(segment, index, wanted=wanted, redraw_stale=redraw_stale)
+        yield from end_story(self.story, self.plan)
+
+    def paint(
+        self,
+        segment: ImageSegment,
+        index: int,
+        *,
+        wanted: bool = True,
+        redraw_stale: bool = False,
+        history: tuple[HistoryItem, ...] = (),
+    ) -> Generator[Event, None, None]:
+        """One image: found in the story, or drawn and stored, or (with a Warning) failed."""
+        self.cancel.check()
+        current = self.story.renderings.get(segment.id)
+        if not wanted or (segment.locked and current):
+            if current:
+                yield from self._cached(segment, index, current)
+            return
+        choices, notes = self._choose(segment)
+        rendering = self._rendering(segment, choices)
+        if current and not redraw_stale and _is_only_stale(current, rendering):
+            rendering = current
+        known = current if current and current.key == rendering.key else self.story.find(rendering.key)
+        if known:
+            yield from self._cached(segment, index, self.story.reuse(known, segment.id))
+            return
+        for note in notes:
+            yield Warning(message=note, segment_id=segment.id)
+        yield from self._say_size(segment, rendering.size)
+        try:
+            image = yield from self._draw(segment, choices, rendering, history)
+        except (Cancelled, StoryError):
+            raise
+        except Exception as error:
+            self.cancel.check()
+            message = f"{segment.id} could not be drawn: {_reason(error)}"
+            self.story.note_failure(segment.id, message)
+            yield Warning(message=f"{message}. The other images are not affected", segment_id=segment.id)
+            return
+        self.cancel.check()
+        rendering = self.story.keep(replace(rendering, image_key=image_key(image)), image)
+        yield self._ready(segment, index, image, rendering, cached=False)
+
+    def _choose(self, segment: ImageSegment) -> tuple[tuple[ReferenceChoice, ...], tuple[str, ...]]:
+        return choose_references(
+            self.plan,
+            segment,
+            drawn=self.story.renderings,
+            user_images=[picture.name for picture in self.request.images],
+            budget=self.visualizer.capabilities.max_references,
+            policy=self.policy,
+        )
+
+    def _rendering(self, segment: ImageSegment, choices: tuple[ReferenceChoice, ...]) -> Rendering:
+        """What the image is going to be drawn from; its pixels are not known yet."""
+        able = self.visualizer.capabilities
+        size = able.fit_size(*self._wanted_size(segment))
+        references = tuple(UsedReference(source=choice.source, key=self._source_key(choice)) for choice in choices)
+        facts = {
+            "prompt": segment.prompt,
+            "size": size,
+            "seed": image_seed(self.request.seed, segment.id) if segment.seed == "auto" else segment.seed,
+            "visualizer": self.visualizer.fingerprint,
+            "steps": _default(self.settings.steps, able.steps),
+            "guidance": float(_default(self.settings.guidance, able.guidance)),
+            "reference_guidance": float(_default(self.settings.reference_guidance, able.reference_guidance)),
+        }
+        key = rendering_key(reference_keys=[used.key for used in references], **facts)
+        return Rendering(segment_id=segment.id, key=key, image_key="", references=references, **facts)
+
+    def _source_key(self, choice: ReferenceChoice) -> str:
+        if choice.kind == "user":
+            return self._user_image(choice.source).key
+        return self.story.renderings[choice.source].image_key
+
+    def _user_image(self, name: str) -> ReferenceImage:
+        return next(picture for picture in self.request.images if picture.name == name)
+
+    def _source_image(self, choice: ReferenceChoice) -> Image:
+        if choice.kind == "user":
+            return self._user_image(choice.source).image
+        return self.story.image(choice.source)
+
+    def _draw(
+        self,
+        segment: ImageSegment,
+        choices: tuple[ReferenceChoice, ...],
+        rendering: Rendering,
+        history: tuple[HistoryItem, ...],
+    ) -> Generator[Event, None, Image]:
+        context = None
+        if isinstance(self.planner, FeaturePlanner):
+            context = self.planner.context(self.plan, segment, self.request, history=history)
+        shot = Shot(
+            prompt=segment.prompt,
+            size=rendering.size,
+            seed=rendering.seed,
+            steps=rendering.steps,
+            guidance=rendering.guidance,
+            reference_guidance=rendering.reference_guidance,
+            references=tuple(self._source_image(choice) for choice in choices),
+            reference_keys=tuple(used.key for used in rendering.references),
+            context=context,
+        )
+
+        def work(emit):
+            def on_step(step: int, total: int, preview: Image | None = None) -> None:
+                emit(StepProgress(segment_id=segment.id, step=step, total=total, preview=preview))
+
+            return self.visualizer.render(shot, on_step=on_step, cancel=self.cancel)
+
+        image = yield from in_turns(work)
+        if image.size != rendering.size:
+            raise WeaverError(f"the visualizer drew {image.size} pixels where {rendering.size} were asked for")
+        return image.convert("RGB")
+
+    def _cached(self, segment: ImageSegment, index: int, rendering: Rendering) -> Iterator[Event]:
+        yield self._ready(segment, index, self.story.image(segment.id), rendering, cached=True)
+
+    def _ready(self, segment, index, image, rendering, *, cached: bool) -> ImageReady:
+        return ImageReady(
+            segment_id=segment.id, index=index, image=image, rendering=rendering, path=self.story.path(segment.id),
+            cached=cached,
+        )  # fmt: skip
+
+    def _wanted_size(self, segment: ImageSegment) -> tuple[tuple[int, int] | None, str | None]:
+        """What the segment says, else what the request says; size wins over aspect in both."""
+        if segment.size or segment.aspect:
+            return segment.size, segment.aspect
+        return self.request.size, self.request.aspect
+
+    def _say_size(self, segment: ImageSegment, drawn: tuple[int, int]) -> Iterator[Event]:
+        size, aspect = self._wanted_size(segment)
+        across, down = size or (int(number) for number in (aspect or "1:1").split(":"))
+        fits = size in (None, drawn) and 0.9 <= (drawn[0] / drawn[1]) / (across / down) <= 1.1
+        wish = f"{size[0]} x {size[1]}" if size else aspect
+        if wish and not fits and wish not in self._said_sizes:
+            self._said_sizes.add(wish)  # once per story, not once per page
+            message = f"{wish} cannot be drawn; the nearest that this visualizer can is {drawn[0]} x {drawn[1]}"
+            yield Warning(message=message, segment_id=segment.id)
+
+
+def _is_only_stale(current: Rendering, wanted: Rendering) -> bool:
+    """Whether all that has changed since an image was drawn is that its references have been drawn anew."""
+    if [used.source for used in current.references] != [used.source for used in wanted.references]:
+        return False
+    same_but_keys = replace(
+        wanted, key=current.key, image_key=current.image_key, references=current.references, file=current.file,
+        file_hash=current.file_hash,
+    )  # fmt: skip
+    return same_but_keys == current
+
+
+def end_story(story: Story, plan: Plan) -> Iterator[Event]:
+    for mark in story.stale():
+        reason = f"from an earlier {' and '.join(mark.changed)}" if mark.changed else "from images that are stale"
+        yield Warning(message=f"{mark.segment_id} was drawn {reason}; it is kept as it was", segment_id=mark.segment_id)
+    missing = tuple(segment.id for segment in plan.images if segment.id not in story.renderings)
+    if not missing:
+        story.finish()
+    yield Finished(story=story, missing=missing)
+
+
+class CancelCheck:
+    """The caller's `cancel`, made safe to ask from the drawing thread: what it raises comes out of `check`."""
+
+    def __init__(self, ask: Callable[[], bool] | None):
+        self._ask = ask
+        self._error: BaseException | None = None
+
+    def __call__(self) -> bool:
+        if self._error is not None:
+            return True
+        try:
+            return self._ask is not None and bool(self._ask())
+        except BaseException as error:
+            self._error = error
+            return True
+
+    def check(self) -> None:
+        if self():
+            raise self._error if self._error is not None else Cancelled()
+
+
+def as_cancel(cancel: Callable[[], bool] | None) -> CancelCheck:
+    return cancel if isinstance(cancel, CancelCheck) else CancelCheck(cancel)
+
+
+def _default(value, otherwise):
+    return otherwise if value is None else value
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, (WeaverError, ValueError)) and text else f"{type(error).__name__}: {text}"

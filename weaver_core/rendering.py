@@ -1,0 +1,159 @@
+"""What one drawn image was drawn from: its key, its place in the journal, and which images are stale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from .plan import check_keys
+from .segments import SEGMENT_ID, kind_of
+
+_IMAGE_FILE = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9_-]{0,63}-[0-9a-f]{12}\.png\Z")
+_HASH = re.compile(r"[0-9a-f]{32,64}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsedReference:
+    """A reference that an image was drawn with: its source (segment id or user's picture) and its pixels' hash."""
+
+    source: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """An image that was drawn, and everything that it was drawn from.
+
+    key         hash of all that decides it: an equal key need not be drawn again
+    image_key   hash of its pixels
+    file        path inside the story folder; "" in memory
+    """
+
+    segment_id: str
+    key: str
+    image_key: str
+    size: tuple[int, int]
+    seed: int
+    visualizer: str
+    steps: int
+    guidance: float
+    reference_guidance: float
+    prompt: str
+    references: tuple[UsedReference, ...] = ()
+    file: str = ""
+    file_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """An image that was drawn from earlier versions of others.
+
+    changed   sources it used as references that have been drawn anew since
+    through   sources it used that have not, but are stale themselves
+    """
+
+    segment_id: str
+    changed: tuple[str, ...]
+    through: tuple[str, ...]
+
+
+def rendering_key(
+    *,
+    prompt: str,
+    reference_keys: Iterable[str],
+    size: tuple[int, int],
+    seed: int,
+    visualizer: str,
+    steps: int,
+    guidance: float,
+    reference_guidance: float,
+) -> str:
+    """32 hex digits: the hash of everything that decides an image."""
+    parts = [
+        prompt, list(reference_keys), list(size), seed, visualizer, steps, float(guidance), float(reference_guidance),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+def stale_images(renderings: Mapping[str, Rendering]) -> tuple[Stale, ...]:
+    """The renderings that used, directly or through others, an image that has been drawn anew since.
+
+    `renderings` are the current ones by segment id, in the order of the plan.
+    """
+    changed = {
+        segment_id: tuple(
+            used.source
+            for used in rendering.references
+            if used.source in renderings and renderings[used.source].image_key != used.key
+        )
+        for segment_id, rendering in renderings.items()
+    }
+    stale = {segment_id for segment_id, sources in changed.items() if sources}
+    while True:
+        more = {
+            segment_id
+            for segment_id, rendering in renderings.items()
+            if segment_id not in stale and any(used.source in stale for used in rendering.references)
+        }
+        if not more:
+            break
+        stale |= more
+    return tuple(
+        Stale(
+            segment_id=segment_id,
+            changed=changed[segment_id],
+            through=tuple(
+                used.source
+                for used in rendering.references
+                if used.source in stale and used.source not in changed[segment_id]
+            ),
+        )
+        for segment_id, rendering in renderings.items()
+        if segment_id in stale
+    )
+
+
+# ---- in the journal
+
+
+def rendering_to_json(rendering: Rendering) -> dict:
+    record = asdict(rendering)
+    record["segment"] = record.pop("segment_id")
+    return {"type": "image", **record}
+
+
+def rendering_from_json(record: dict) -> Rendering:
+    fields = {key: value for key, value in record.items() if key not in ("type", "segment")}
+    fields["segment_id"] = record.get("segment")
+    texts = ("segment_id", "key", "image_key", "visualizer", "prompt", "file", "file_hash")
+    numbers = ("seed", "steps", "guidance", "reference_guidance")
+    check_keys("image", fields, required=texts + numbers + ("size", "references"))
+    for name in texts:
+        if not isinstance(fields[name], str):
+            raise ValueError(f"image.{name}: expected text, got {kind_of(fields[name])}")
+    for name in numbers:
+        if isinstance(fields[name], bool) or not isinstance(fields[name], (int, float)):
+            raise ValueError(f"image.{name}: expected a number, got {kind_of(fields[name])}")
+    if not SEGMENT_ID.match(fields["segment_id"]):
+        raise ValueError(f"image.segment: {fields['segment_id'][:80]!r} is no segment id")
+    if not _IMAGE_FILE.match(fields["file"]):
+        raise ValueError(f"image.file: {fields['file'][:80]!r} is no file of the images folder")
+    if not all(_HASH.match(fields[name]) for name in ("key", "image_key", "file_hash")):
+        raise ValueError("image: a hash is not one")
+    if not isinstance(fields["size"], list) or [kind_of(side) for side in fields["size"]] != ["number", "number"]:
+        raise ValueError("image.size: expected two numbers")
+    if not isinstance(fields["references"], list):
+        raise ValueError(f"image.references: expected a list, got {kind_of(fields['references'])}")
+    fields["size"] = tuple(fields["size"])
+    fields["references"] = tuple(_used_reference(item) for item in fields["references"])
+    return Rendering(**fields)
+
+
+def _used_reference(data: object) -> UsedReference:
+    check_keys("image.references", data, required=("source", "key"))
+    if not isinstance(data["source"], str) or not isinstance(data["key"], str):
+        raise ValueError("image.references: expected texts")
+    return UsedReference(**data)
