@@ -21,21 +21,21 @@ class PlannerOptions:
     """How a planner writes.
 
     max_tokens    it stops there, whatever it was saying
-    temperature   0 = always the likeliest word; None = the planner's own choice
+    temperature   0 = always the likeliest word
     seed          same seed, request and history: same text
     num_images    how many images are wanted (still to come, when there is a history); None = the planner decides
     """
 
     max_tokens: int = 4096
-    temperature: float | None = None
+    temperature: float = 0.7
     seed: int = 0
     num_images: int | None = None
 
     def __post_init__(self):
         if not 1 <= self.max_tokens <= 1_000_000:
             raise ValueError(f"max_tokens is {self.max_tokens}; it must lie in 1..1000000")
-        if self.temperature is not None and not 0 <= self.temperature <= 5:
-            raise ValueError(f"temperature is {self.temperature}; it must lie in 0..5, or be None")
+        if not 0 <= self.temperature <= 5:
+            raise ValueError(f"temperature is {self.temperature}; it must lie in 0..5")
         if self.num_images is not None and self.num_images < 0:
             raise ValueError(f"num_images is {self.num_images}; it must be 0 or more, or None")
 
