@@ -38,7 +38,8 @@ class SamplingDefaults:
     text_guidance: float = 2.5
     reference_guidance: float = 1.5
     shift: float = 1.0
-    image_size: int = 128  # pixels a side of a square image
+    image_size: int = 128  # pixels a side of a picture that the planner sees
+    sizes: tuple[tuple[int, int], ...] = ((128, 128),)  # (width, height) the visualizer was trained on, the default first
     max_references: int = 4
     max_images: int = 8  # the longest story the planner was trained on
 
