@@ -1,0 +1,347 @@
+"""Stage `planner`: a small Qwen2.5-VL learns to plan picture books from textual-proxy stories, and to see.
+
+Generation records (stories whose images are dense prompts, paper section 4) and understanding records (a picture, a question,
+an answer) come in the paper's ratio of 5 to 1. Some stories have reference pictures in the request, some have the drawn
+pictures fed back after each `<BOI>` as in the closed loop, and some records are a bare dense prompt. Loss on the answer only.
+
+Axes: B batch, T tokens, N ViT patches of all pictures, P values of one patch.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from training.build_tokenizer import picturebook_texts, train_tokenizer
+from training.stages import step_rng
+from training.stages.planner_checks import Prompt, check_story, continue_greedily, held_out_rng, rates
+from weaver_core.model.tokens import PlannerTokens, encode, image_ids, mrope_positions, prompt_ids
+from weaver_core.model.vision import image_patches, merged_grid
+from weaver_core.picturebook import captions, compose, grammar, splits
+
+IGNORED = -100  # label of tokens without a loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    vocab_size: int = 1536
+    hidden_size: int = 256
+    layers: int = 6
+    heads: int = 4  # of size hidden_size / heads
+    kv_heads: int = 2
+    intermediate_size: int = 768
+    vision_depth: int = 3
+    vision_hidden: int = 96
+    vision_heads: int = 3
+    compile: bool = True  # fuses elementwise work; needs a C++ compiler, costs a minute at the start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    batch_tokens: int = 3072  # padded tokens of a step, about
+    generation_ratio: float = 5.0  # generation records for one understanding record; the paper's 5g1u
+    bare_captions: float = 0.15  # share of the generation records that are a dense prompt alone
+    references: float = 0.15  # share of the stories about heroes in reference pictures
+    reference_pictures: float = 0.7  # share of those whose pictures are in the prompt
+    closed_loop: float = 0.1  # share of the stories of at most four pages whose pictures are fed back
+    image_size: int = 128
+    tokenizer_stories: int = 6000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    stories: int = 64  # generated per evaluation, in held-out phrasings
+    questions: int = 96
+    loss_records: int = 64
+    max_new_tokens: int = 800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    checks: CheckSettings = field(default_factory=CheckSettings)
+    init: str | None = None  # folder with `planner` and `tokenizer` to start from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One training sequence; labels are not shifted."""
+
+    ids: list[int]
+    labels: list[int]
+    grids: tuple[tuple[int, int], ...] = ()
+    pixels_HWC: tuple[np.ndarray, ...] = ()
+
+
+def build(settings: Settings, *, seed: int, run_dir: Path, device) -> PlannerStage:
+    """Raises   ValueError if the heads do not divide the hidden size or the folder to start from is no planner"""
+    if settings.init:
+        folder = Path(settings.init)
+        if not (folder / "planner" / "config.json").is_file():
+            raise ValueError(f"init = {folder}: no planner/config.json there; give an export folder of a planner run")
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder / "planner", dtype=torch.float32, attn_implementation="eager")
+    else:
+        tokenizer = _run_tokenizer(settings, run_dir)
+        config = planner_config(settings.model, tokenizer, settings.data.image_size)
+        model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="eager")
+    return PlannerStage(settings, model.to(device), tokenizer, seed=seed, device=device)
+
+
+def _run_tokenizer(settings: Settings, run_dir: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a run is trained once: a grammar that changes between two sittings must not renumber the words."""
+    folder = run_dir / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        texts = picturebook_texts(settings.data.tokenizer_stories)
+        train_tokenizer(texts, settings.model.vocab_size).save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def planner_config(shape: ModelSettings, tokenizer, image_size: int) -> Qwen2_5_VLConfig:
+    if shape.hidden_size % shape.heads:
+        raise ValueError(f"model.hidden_size {shape.hidden_size} is no multiple of model.heads {shape.heads}")
+    head_size = shape.hidden_size // shape.heads
+    tokens = PlannerTokens.of(tokenizer)
+    return Qwen2_5_VLConfig(
+        text_config=dict(
+            vocab_size=len(tokenizer), hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
+            num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+            max_position_embeddings=4096, tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokens.eos,
+            pad_token_id=tokens.pad,
+            rope_parameters=dict(rope_type="default", rope_theta=10000.0,
+                                 # time, y and x share of the rotated pairs: 2 : 3 : 3 as in Qwen2.5-VL
+                                 mrope_section=[head_size // 8, head_size * 3 // 16, head_size * 3 // 16])),
+        vision_config=dict(
+            depth=shape.vision_depth, hidden_size=shape.vision_hidden, intermediate_size=shape.vision_hidden * 8 // 3,
+            num_heads=shape.vision_heads, out_hidden_size=shape.hidden_size, patch_size=8, spatial_merge_size=2,
+            temporal_patch_size=2,
+            # one window holds the whole picture: small pictures gain nothing from windows
+            window_size=image_size, fullatt_block_indexes=list(range(shape.vision_depth))),
+        image_token_id=tokens.image_pad, video_token_id=tokens.video_pad, vision_start_token_id=tokens.vision_start,
+        vision_end_token_id=tokens.vision_end, tie_word_embeddings=True)
+
+
+class PlannerStage:
+    def __init__(self, settings: Settings, model, tokenizer, *, seed: int, device):
+        self.settings, self.model, self.tokenizer, self.seed, self.device = settings, model, tokenizer, seed, device
+        self.trainable = {"planner": model}
+        self.written: list[tuple] = []  # by the last evaluation: record, markup, checks
+        self.answered: list[tuple] = []  # question, truth, answer
+        self.frozen = {}  # the visualizer is not even loaded: nothing of it is needed here
+        self.data = PlannerData(settings.data, tokenizer, model.config.vision_config, seed)
+        if settings.model.compile:
+            for layer in model.model.language_model.layers:
+                layer.compile(dynamic=True)
+
+    def batch(self, step: int) -> dict:
+        return self.data.batch(step)
+
+    def loss(self, batch: dict, step: int) -> tuple[torch.Tensor, dict]:
+        loss, right = self._cross_entropy(batch)
+        return loss, {"accuracy": right.float().mean(), "tokens": batch["input_ids"].numel()}
+
+    def _cross_entropy(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures = {key: batch[key] for key in ("pixel_values", "image_grid_thw") if key in batch}
+        # Padding lies on the right of a causal sequence: no real token sees it, so no padding mask is needed.
+        hidden_BTD = self.model.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False,
+                                      **pictures).last_hidden_state
+        wanted_BT = batch["labels"][:, 1:] != IGNORED
+        labels = batch["labels"][:, 1:][wanted_BT]
+        logits = self.model.lm_head(hidden_BTD[:, :-1][wanted_BT]).float()
+        return F.cross_entropy(logits, labels), logits.detach().argmax(-1) == labels
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        with torch.compiler.set_stance("force_eager"):
+            story_rates, self.written = self._stories()
+            question_rates, self.answered = self._questions()
+            return self._losses() | story_rates | question_rates
+
+    def _losses(self) -> dict[str, float]:
+        numbers = {}
+        rng = held_out_rng("loss")
+        for name, make in (("story", lambda: self.data.story_row(rng, split="held_out")),
+                           ("understanding", lambda: self.data.understanding_row(rng, split="held_out"))):
+            rows = sorted((make() for _ in range(self.settings.checks.loss_records)), key=lambda row: len(row.ids))
+            batches = [self.data.collate(rows[start:start + 16]) for start in range(0, len(rows), 16)]
+            losses = [self._cross_entropy(_on(batch, self.device))[0].item() for batch in batches]
+            numbers[f"loss_{name}"] = float(np.mean(losses))
+        return numbers
+
+    def _stories(self) -> tuple[dict[str, float], list[tuple]]:
+        """Rates of the checks over held-out requests, every count from 1 to 8 equally often; and what was written."""
+        rng = held_out_rng("stories")
+        count = self.settings.checks.stories
+        records = [grammar.sample_story(rng, split="held_out", num_images=1 + i % 8, with_reference=i % 8 == i // 8 % 8)
+                   for i in range(count)]
+        # Only a told count can be right: where the request leaves it open, four are expected.
+        prompts = [self.data.prompt(record, rng, pictures=record.with_reference) for record in records]
+        written = [self.tokenizer.decode(ids) for ids in self._continue(prompts, self.settings.checks.max_new_tokens)]
+        checks = [check_story(record, markup) for record, markup in zip(records, written)]
+        return rates(checks), list(zip(records, written, checks))
+
+    def _questions(self) -> tuple[dict[str, float], list[tuple]]:
+        rng = held_out_rng("questions")
+        asked = [grammar.sample_understanding(rng, split="held_out") for _ in range(self.settings.checks.questions)]
+        prompts = [self.data.picture_prompt(question, [scene]) for scene, question, _ in asked]
+        answers = [self.tokenizer.decode(ids) for ids in self._continue(prompts, 64)]
+        right = {"answers": [], "descriptions": []}
+        for (_, _, truth), answer in zip(asked, answers):
+            if len(truth.split()) > 6:
+                right["descriptions"].append(captions.parse_dense_prompt(answer) == captions.parse_dense_prompt(truth))
+            else:
+                right["answers"].append(answer == truth)
+        numbers = {f"understanding_{name}": float(np.mean(values)) for name, values in right.items() if values}
+        return numbers, [(question, truth, answer) for (_, question, truth), answer in zip(asked, answers)]
+
+    def _continue(self, prompts: list[Prompt], max_new: int) -> list[list[int]]:
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            return continue_greedily(self.model, self.data.tokens, prompts, max_new)
+
+    def samples(self, folder: Path) -> None:
+        """What the last evaluation wrote and answered, and what was wrong with it."""
+        with open(folder / "stories.txt", "w", encoding="utf-8") as file:
+            for record, markup, checks in self.written:
+                wrong = [name for name, right in checks.items() if not right]
+                file.write(f"[{record.num_images}] {record.request}\n{markup}\n-> wrong: {', '.join(wrong) or 'nothing'}\n\n")
+        with open(folder / "questions.txt", "w", encoding="utf-8") as file:
+            for question, truth, answer in self.answered:
+                file.write(f"{'right' if truth == answer else 'WRONG'}  {question}  {truth}  {answer}\n")
+
+    def export(self, folder: Path) -> None:
+        model = Qwen2_5_VLForConditionalGeneration._from_config(copy.deepcopy(self.model.config))
+        model.load_state_dict(self.model.state_dict())
+        model = model.to(torch.bfloat16)
+        model.config.dtype = torch.bfloat16
+        tokens = self.data.tokens
+        model.generation_config = GenerationConfig(eos_token_id=tokens.eos, pad_token_id=tokens.pad, do_sample=False)
+        model.save_pretrained(folder / "planner")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+class PlannerData:
+    """Training rows out of the story grammar, in batches of about equal numbers of tokens."""
+
+    POOL_STEPS = 8  # rows of so many steps are drawn together and sorted by length, so that little is padding
+
+    def __init__(self, settings: DataSettings, tokenizer, vision_config, seed: int):
+        self.settings, self.tokenizer, self.vision_config, self.seed = settings, tokenizer, vision_config, seed
+        self.tokens = PlannerTokens.of(tokenizer)
+        self.grid = merged_grid(settings.image_size, settings.image_size, vision_config)
+        self._pool = lru_cache(maxsize=2)(self._draw_pool)
+
+    def batch(self, step: int) -> dict:
+        number, place = divmod(step, self.POOL_STEPS)
+        return self.collate(self._pool(number)[place])
+
+    def _draw_pool(self, number: int) -> list[list[Row]]:
+        rng = step_rng(self.seed, number, "planner")
+        rows, total = [], 0
+        while total < self.POOL_STEPS * self.settings.batch_tokens:
+            rows.append(self.row(rng))
+            total += len(rows[-1].ids)
+        rows.sort(key=lambda row: len(row.ids))
+        batches, seen = [[] for _ in range(self.POOL_STEPS)], 0
+        for row in rows:
+            batches[min(self.POOL_STEPS - 1, seen * self.POOL_STEPS // total)].append(row)
+            seen += len(row.ids)
+        batches = [batch or rows[-1:] for batch in batches]
+        rng.shuffle(batches)
+        return batches
+
+    def row(self, rng: random.Random) -> Row:
+        if rng.random() >= self.settings.generation_ratio / (self.settings.generation_ratio + 1):
+            return self.understanding_row(rng)
+        if rng.random() < self.settings.bare_captions:
+            return self.caption_row(rng)
+        return self.story_row(rng)
+
+    def story_row(self, rng: random.Random, *, split: str = "train") -> Row:
+        with_reference = rng.random() < self.settings.references
+        record = grammar.sample_story(rng, split=split, with_reference=with_reference)
+        prompt_scenes = []
+        if with_reference and rng.random() < self.settings.reference_pictures:
+            prompt_scenes = self.portraits(record, rng)
+        head = prompt_ids(self.tokenizer, self.tokens, record.request, [self.grid] * len(prompt_scenes))
+        answer = encode(self.tokenizer, record.markup) + [self.tokens.eos]
+        labels, scenes = list(answer), list(prompt_scenes)
+        if record.num_images <= 4 and rng.random() < self.settings.closed_loop:
+            answer, labels = self._feed_back(answer)
+            scenes += record.scenes
+        return self._row(head + answer, [IGNORED] * len(head) + labels, scenes)
+
+    def understanding_row(self, rng: random.Random, *, split: str = "train") -> Row:
+        scene, question, answer = grammar.sample_understanding(rng, split=split)
+        head = prompt_ids(self.tokenizer, self.tokens, question, [self.grid])
+        ids = encode(self.tokenizer, answer) + [self.tokens.eos]
+        return self._row(head + ids, [IGNORED] * len(head) + ids, [scene])
+
+    def caption_row(self, rng: random.Random) -> Row:
+        hide = "identity" if rng.random() < 0.4 else "none"
+        text = captions.dense_prompt(splits.sample_scene(rng, split="train"), rng, hide=hide)
+        ids = [self.tokens.imagine, *encode(self.tokenizer, text), self.tokens.end_imagine, self.tokens.begin_of_image,
+               self.tokens.eos]
+        return self._row(ids, ids, [])
+
+    def prompt(self, record: grammar.StoryRecord, rng: random.Random, *, pictures: bool) -> Prompt:
+        return self.picture_prompt(record.request, self.portraits(record, rng) if pictures else [])
+
+    def picture_prompt(self, text: str, scenes) -> Prompt:
+        grids = (self.grid,) * len(scenes)
+        ids = prompt_ids(self.tokenizer, self.tokens, text, grids)
+        if not scenes:
+            return Prompt(ids=ids)
+        pixels = np.stack([compose.render_array(scene, self.settings.image_size) for scene in scenes])
+        patches, patch_grids = image_patches(pixels, self.vision_config)
+        return Prompt(ids=ids, grids=grids, patches_NP=patches, patch_grids=patch_grids)
+
+    def portraits(self, record: grammar.StoryRecord, rng: random.Random) -> list:
+        """A picture of each hero alone, somewhere else: what a user would bring as references."""
+        return [splits.sample_scene(rng, split="any", figures=1, character=character) for character in record.characters]
+
+    def _feed_back(self, answer: list[int]) -> tuple[list[int], list[int]]:
+        """The answer with a picture after every `<BOI>`; the pictures are given, not written: no loss on them."""
+        ids, labels = [], []
+        for token in answer:
+            ids.append(token)
+            labels.append(token)
+            if token == self.tokens.begin_of_image:
+                picture = image_ids(self.tokens, self.grid)
+                ids += picture
+                labels += [IGNORED] * len(picture)
+        return ids, labels
+
+    def _row(self, ids: list[int], labels: list[int], scenes) -> Row:
+        pixels = tuple(compose.render_array(scene, self.settings.image_size) for scene in scenes)
+        return Row(ids=ids, labels=labels, grids=(self.grid,) * len(scenes), pixels_HWC=pixels)
+
+    def collate(self, rows: list[Row]) -> dict:
+        longest = max(len(row.ids) for row in rows)
+        ids_BT = torch.full((len(rows), longest), self.tokens.pad)
+        labels_BT = torch.full((len(rows), longest), IGNORED)
+        position_3BT = torch.zeros(3, len(rows), longest, dtype=torch.long)
+        for i, row in enumerate(rows):
+            length = len(row.ids)
+            ids_BT[i, :length] = torch.tensor(row.ids)
+            labels_BT[i, :length] = torch.tensor(row.labels)
+            position_3BT[:, i, :length] = mrope_positions(row.ids, self.tokens, row.grids)
+        batch = {"input_ids": ids_BT, "labels": labels_BT, "position_ids": position_3BT}
+        pixels = [picture for row in rows for picture in row.pixels_HWC]
+        if pixels:
+            patches, grids = image_patches(np.stack(pixels), self.vision_config)
+            batch |= {"pixel_values": torch.from_numpy(patches), "image_grid_thw": torch.from_numpy(grids)}
+        return batch
+
+
+def _on(batch: dict, device) -> dict:
+    return {key: value.to(device) for key, value in batch.items()}
