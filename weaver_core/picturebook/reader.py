@@ -29,8 +29,8 @@ CAP = 160.0                                               # of a pixel's differe
 SLOTS = tuple(("single", side, x, FIGURE_HEIGHT) for side, x in SINGLE_X.items()) + tuple(
     ("pair", side, x, PAIR_HEIGHT) for side, x in PAIR_X.items())
 # A figure or prop must explain at least this share of the difference that drawing it makes: 1 for a perfect match, -1 where
-# there is nothing like it.
-FIGURE_GAIN, PROP_GAIN = 0.1, 0.15
+# there is nothing like it. Measured on 500 scenes: absent props reach -0.68, present ones in spoilt pictures 0.35.
+FIGURE_GAIN, PROP_GAIN = -0.1, -0.1
 CLEARLY = 1.7                                             # one figure or two is settled early where one explains so much more
 ATTRIBUTES = ("place", "time", "count", "species", "colour", "wearable", "position", "pose", "prop")
 
@@ -451,8 +451,8 @@ def _read_prop(page: _Page, figures: list[_Guess]):
     gain, sprite = scores[-1]
     share = gain / page.contrast(sprite)
     if share < PROP_GAIN:
-        return None, min(1.0, (PROP_GAIN - share) / PROP_GAIN)
-    return sprite, min(1.0, (gain - max(scores[-2][0], 0.0)) / gain)
+        return None, min(1.0, PROP_GAIN - share)
+    return sprite, min(1.0, max(0.0, share - PROP_GAIN), (gain - scores[-2][0]) / max(abs(gain), 1.0))
 
 
 def _prop_spot(prop: str, figures: list[_Guess]) -> tuple[int, int, int]:
