@@ -1,0 +1,141 @@
+"""Which references an image gets: always the first of a character, never a copy of a copy."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weaver_core.errors import InputError
+from weaver_core.plan import CastMember, ImageSegment, Plan
+from weaver_core.references import choose_references
+
+
+def story(*casts, cast=(), references=None):
+    """A plan of images p1, p2, ... with these casts; `references` are those of the last one."""
+    images = [
+        ImageSegment(
+            id=f"p{i}",
+            prompt="x",
+            cast=tuple(members.split()),
+            references=references if references is not None and i == len(casts) else "auto",
+        )
+        for i, members in enumerate(casts, 1)
+    ]
+    return Plan(cast=tuple(cast), segments=tuple(images))
+
+
+def chosen(plan, segment_id, *, drawn="p1 p2 p3 p4 p5", user="", budget=4, policy="auto"):
+    choices, notes = choose_references(
+        plan, plan.segment(segment_id), drawn=drawn.split(), user_images=user.split(), budget=budget, policy=policy
+    )
+    return [choice.source for choice in choices], notes
+
+
+def test_without_a_cast_every_image_looks_at_the_first():
+    plan = story("", "", "")
+    assert chosen(plan, "p1") == ([], ())
+    assert chosen(plan, "p3") == (["p1"], ())
+
+
+def test_without_a_cast_the_first_image_that_was_drawn_counts():
+    assert chosen(story("", "", "", ""), "p4", drawn="p2 p3")[0] == ["p2"]
+
+
+def test_without_a_cast_user_s_images_come_instead_of_the_first_image():
+    assert chosen(story("", ""), "p1", user="robin mia")[0] == ["robin", "mia"]
+    assert chosen(story("", ""), "p2", user="robin mia")[0] == ["robin", "mia"]
+
+
+def test_two_heroes_take_two_slots_in_cast_order_from_their_first_appearances():
+    plan = story("Robin", "Mia", "Robin Mia", "Mia Robin")
+    assert chosen(plan, "p3")[0] == ["p1", "p2"]
+    assert chosen(plan, "p4")[0] == ["p2", "p1"]
+
+
+def test_a_hero_is_never_taken_from_a_later_copy():
+    plan = story("Robin", "Robin", "Robin", "Robin")
+    assert chosen(plan, "p4")[0] == ["p1"]
+
+
+def test_heroes_introduced_by_one_image_share_a_slot():
+    assert chosen(story("Robin Mia", "Robin Mia"), "p2")[0] == ["p1"]
+
+
+def test_a_sheet_wins_over_a_first_appearance():
+    cast = [CastMember(name="Robin", references=("sheet",))]
+    plan = story("Robin", "Robin Mia", "Mia Robin", cast=cast)
+    assert chosen(plan, "p1", user="sheet")[0] == ["sheet"]
+    assert chosen(plan, "p3", user="sheet")[0] == ["p2", "sheet"]
+    assert chosen(plan, "p3")[0] == ["p2", "p1"], "without the sheet, Robin's first appearance"
+
+
+def test_user_s_images_of_nobody_come_before_drawn_ones():
+    plan = story("Robin", "Robin")
+    assert chosen(plan, "p2", user="photo", budget=1)[0] == ["photo"]
+    assert chosen(plan, "p2", user="photo", budget=2)[0] == ["photo", "p1"]
+
+
+def test_the_budget_is_kept():
+    plan = story("A", "B", "C", "A B C")
+    assert chosen(plan, "p4", budget=2)[0] == ["p1", "p2"]
+    assert chosen(plan, "p4", budget=0) == ([], ())
+
+
+def test_named_references_win_over_every_policy():
+    plan = story("", "", "", references=("p2", "photo"))
+    for policy in ("auto", "user", "none"):
+        assert chosen(plan, "p3", user="photo other", policy=policy)[0] == ["p2", "photo"]
+    assert chosen(story("", "", references=()), "p2", user="photo") == ([], ())
+
+
+def test_a_cast_name_can_be_named_as_reference():
+    plan = story("Robin", "Mia", "", references=("Mia",))
+    assert chosen(plan, "p3")[0] == ["p2"]
+
+
+@pytest.mark.parametrize(
+    ("references", "drawn", "said"),
+    [
+        (("p3",), "p1", "is the image itself"),
+        (("p2",), "p1", "has not been drawn"),
+        (("ghost",), "p1", "is unknown (there is p1)"),
+        (("Mia",), "p1", "has no picture yet"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_said(references, drawn, said):
+    plan = story("", "", "", references=references, cast=[CastMember(name="Mia")])
+    sources, notes = chosen(plan, "p3", drawn=drawn)
+    assert sources == [] and said in notes[0]
+
+
+def test_a_later_image_cannot_be_a_reference():
+    plan = Plan(
+        segments=(ImageSegment(id="p1", prompt="x", references=("p2",)), ImageSegment(id="p2", prompt="y"))
+    )
+    sources, notes = chosen(plan, "p1", drawn="p1 p2")
+    assert sources == [] and "comes later" in notes[0]
+
+
+def test_more_named_references_than_the_budget_are_said():
+    sources, notes = chosen(story("", "", "", references=("p1", "p2")), "p3", budget=1)
+    assert sources == ["p1"] and "left out: p2" in notes[0]
+
+
+def test_policies():
+    plan = story("", "")
+    assert chosen(plan, "p2", user="photo", policy="user")[0] == ["photo"]
+    assert chosen(plan, "p2", policy="user")[0] == []
+    assert chosen(plan, "p2", user="photo", policy="none")[0] == []
+    with pytest.raises(InputError, match="policy is 'best'; it must be one of auto, user, none"):
+        chosen(plan, "p2", policy="best")
+
+
+@given(st.lists(st.sets(st.sampled_from("ABC"), max_size=3).map(sorted).map(" ".join), min_size=1, max_size=6), st.integers(0, 4))  # fmt: skip
+def test_references_always_lie_before_the_image_and_within_the_budget(casts, budget):
+    plan = story(*casts)
+    ids = [image.id for image in plan.images]
+    for index, image in enumerate(plan.images):
+        sources, _ = chosen(plan, image.id, drawn=" ".join(ids), user="photo", budget=budget)
+        assert len(sources) == len(set(sources)) <= budget
+        assert set(sources) <= {*ids[:index], "photo"}
