@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError
 
@@ -25,10 +27,13 @@ def image_key(image: Image.Image) -> str:
     return digest.hexdigest()[:32]
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """The image as a PNG file."""
+def encode_png(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
+    """The image as a PNG file, with texts in it by keyword (ComfyUI reads its workflow from there)."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    info = PngInfo()
+    for keyword, text in (texts or {}).items():
+        info.add_text(keyword, text)
+    image.save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
 
 

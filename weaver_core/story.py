@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -120,8 +121,8 @@ class Story:
         """An earlier rendering under this key, of whichever segment."""
         return self._by_key.get(key)
 
-    def keep(self, rendering: Rendering, image: Image.Image) -> Rendering:
-        """Stores a drawn image and makes it the current one of its segment."""
+    def keep(self, rendering: Rendering, image: Image.Image, *, texts: Mapping[str, str] | None = None) -> Rendering:
+        """Stores a drawn image and makes it the current one of its segment. `texts` go into the PNG file."""
         self._images[rendering.key] = image
         self._accept(rendering)
         return rendering
@@ -310,8 +311,8 @@ class StoryFolder(Story):
     def path(self, segment_id: str) -> Path | None:
         return self.folder / self._current(segment_id).file
 
-    def keep(self, rendering: Rendering, image: Image.Image) -> Rendering:
-        data = encode_png(image)
+    def keep(self, rendering: Rendering, image: Image.Image, *, texts: Mapping[str, str] | None = None) -> Rendering:
+        data = encode_png(image, texts)
         file = f"images/{rendering.segment_id}-{rendering.key[:12]}.png"
         rendering = replace(rendering, file=file, file_hash=hashlib.sha256(data).hexdigest())
         write_whole(self.folder / file, data)
