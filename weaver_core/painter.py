@@ -74,6 +74,7 @@ class Painter:
         try:
             image = yield from self._draw(segment, choices, rendering, history)
         except (Cancelled, StoryError):
+            self.cancel.check()  # what the caller's `cancel` raised comes first
             raise
         except Exception as error:
             self.cancel.check()
