@@ -1,0 +1,68 @@
+"""What travels along the wires between our nodes. All of it is immutable: ComfyUI keeps outputs and uses them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..weaver_core.errors import StoryError
+from ..weaver_core.pictures import read_picture
+from ..weaver_core.plan import Plan
+from ..weaver_core.rendering import Rendering
+from ..weaver_core.request import RenderSettings, Request
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..weaver_core.model.checkpoint import WeaverModel
+    from ..weaver_core.planners.native import NativePlanner
+    from ..weaver_core.visualizers.native import NativeVisualizer
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HostedModel:
+    """WEAVER_MODEL: a native pair in ComfyUI's care. `patcher` is what ComfyUI's memory management moves and unloads."""
+
+    name: str
+    embedded: bool
+    model: WeaverModel
+    planner: NativePlanner
+    visualizer: NativeVisualizer
+    patcher: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStory:
+    """WEAVER_PLAN: a plan, and the request that it answers."""
+
+    plan: Plan
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnImage:
+    """One drawn image of a story: what it was drawn from, and where its PNG lies."""
+
+    rendering: Rendering
+    path: Path
+
+    def read(self) -> Image:
+        """Its pixels. StoryError when the file is gone."""
+        if not self.path.is_file():
+            raise StoryError(
+                f"the drawn page {self.path.name} is no longer in {self.path.parent}; draw it again: change the seed of "
+                "Visualize Plan, or free ComfyUI's node cache, and run"
+            )
+        return read_picture(self.path)[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WovenStory:
+    """WEAVER_STORY: a plan with its drawn images by segment id."""
+
+    plan: Plan
+    request: Request
+    settings: RenderSettings
+    made_with: str
+    images: dict[str, DrawnImage]
