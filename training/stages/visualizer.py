@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from training.stages import step_rng
 from weaver_core.model import flow
 from weaver_core.model.checkpoint import load_autoencoder, load_planner, load_twin
+from weaver_core.model.latents import num_latent_channels, to_latents, to_pixels
 from weaver_core.model.dpcw import DensePromptContext, find_windows, gather_windows
 from weaver_core.model.sampler import draw
 from weaver_core.model.tokens import PlannerTokens, encode, mrope_positions, prompt_ids
@@ -40,6 +41,7 @@ class ModelSettings:
     bridge: str = "linear"
     pooled_layers: tuple[int, ...] = (2, 5)
     prediction: str = "clean"
+    compile: bool = True  # fuses elementwise work of the blocks; needs a C++ compiler, costs a minute at the start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +115,12 @@ class VisualizerStage:
         for module in (self.planner, self.autoencoder):
             module.requires_grad_(False).eval()
         self.twin = (load_twin(Path(settings.init), device=device, dtype=torch.float32) if settings.init
-                     else new_twin(settings.model, self.planner.config.text_config, self.autoencoder.config.latent_channels))
+                     else new_twin(settings.model, self.planner.config.text_config, num_latent_channels(self.autoencoder)))
         self.twin = nn.Module.to(self.twin, device=device, dtype=torch.float32)
+        if settings.model.compile:
+            for block in self.twin.blocks:
+                block.compile()
+                block.see_itself = torch.compile(block.see_itself)
         self.trainable = {"visualizer": self.twin}
         self.frozen = {"planner": self.planner, "autoencoder": self.autoencoder}
 
@@ -220,7 +226,7 @@ class VisualizerStage:
     @torch.no_grad()
     def encode_pixels(self, pixels_BHWC: Tensor) -> Tensor:
         pixels = pixels_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1
-        return self.autoencoder.encode(pixels.contiguous(memory_format=torch.channels_last)).float()
+        return to_latents(self.autoencoder, pixels.contiguous(memory_format=torch.channels_last)).float()
 
     @torch.no_grad()
     def read(self, batch: dict) -> DensePromptContext:
@@ -235,7 +241,7 @@ class VisualizerStage:
 
     def evaluate(self) -> dict[str, float]:
         """Held-out errors at time 0.9, wrong-word and wrong-reference gaps (x 1000), and what the oracle reader sees in samples."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cpu"):
+        with torch.autocast(self.device.type, torch.bfloat16), torch.compiler.set_stance("force_eager"):
             return self._gaps() | self._read_samples()
 
     def _gaps(self, count: int = 48) -> dict[str, float]:
@@ -293,7 +299,7 @@ class VisualizerStage:
         references = self.encode_references(batch) if "references_BRHWC" in batch else []
         latents = draw(self.twin, self.read(batch), references, noise.to(self.device), steps=options.steps, shift=options.shift,
                        guidance=flow.Guidance(text=options.text_guidance, reference=options.reference_guidance))
-        pixels = self.autoencoder.decode(latents.contiguous(memory_format=torch.channels_last)).float().clamp(-1, 1)
+        pixels = to_pixels(self.autoencoder, latents.contiguous(memory_format=torch.channels_last))
         return list(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
     def samples(self, folder: Path) -> None:
@@ -301,7 +307,7 @@ class VisualizerStage:
         from PIL import Image
 
         rng = step_rng(0, 1, "visualizer samples")
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cpu"):
+        with torch.autocast(self.device.type, torch.bfloat16), torch.compiler.set_stance("force_eager"):
             for kind in KINDS:
                 shots = [sample_shot(rng, kind, split="held_out") for _ in range(12)]
                 pictures = self.sample(shots, seed=1)

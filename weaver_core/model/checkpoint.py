@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import WeaverError
 from .autoencoder import TinyAutoencoder
+from .latents import num_latent_channels
 from .twin_dit import TwinDiT
 
 FORMAT_VERSION = 1
@@ -235,7 +236,7 @@ def _check_twins(planner, visualizer: TwinDiT, vae, folder: Path) -> None:
     if has != wants:
         raise CheckpointError(f"{folder}: the planner has {has} layers, key/value heads and head size, its twin {wants}; "
                               "the two must come from one training")
-    channels = vae.config.get("latent_channels", None) or vae.config.get("z_dim")
+    channels = num_latent_channels(vae)
     if channels != visualizer.config.latent_channels:
         raise CheckpointError(f"{folder}: the autoencoder has {channels} latent channels, the visualizer {visualizer.config.latent_channels}")
 

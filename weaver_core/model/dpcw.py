@@ -33,6 +33,8 @@ class DensePromptContext:
     @property
     def end(self) -> Tensor:
         """First free position after each window. Shape (B,)."""
+        if self.mask.shape[1] == 0:
+            return self.positions.new_zeros(self.mask.shape[0])
         return self.positions.amax(dim=0).masked_fill(~self.mask, -1).amax(dim=1) + 1
 
     def to(self, device=None, dtype=None) -> DensePromptContext:

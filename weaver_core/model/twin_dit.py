@@ -200,13 +200,14 @@ class TwinDiT(ModelMixin, ConfigMixin):
         modulation = self.modulate(self.time_embedding(time_N).to(tokens_NTW.dtype))
         turn = self.turn(torch.zeros_like(time_N, dtype=torch.long), grid)
         keys, values = [], []
-        for index, block in enumerate(self.blocks):
-            shifts = block.shifts(modulation)
-            q, k, v = block.project(tokens_NTW, shifts)
+        for block in self.blocks[:-1]:
+            tokens_NTW, k, v = self.run(block.see_itself, tokens_NTW, modulation, turn)
             keys.append(k)
             values.append(v)
-            if index + 1 < len(self.blocks):  # nobody reads the last layer's output
-                tokens_NTW = block.finish(tokens_NTW, shifts, attend(rotate(q, turn), rotate(k, turn), v))
+        # Nobody reads what the last layer would make of its tokens: its keys and values are all that is needed.
+        _, k, v = self.blocks[-1].project(tokens_NTW, self.blocks[-1].shifts(modulation))
+        keys.append(k)
+        values.append(v)
         return ReferenceCache(tuple(keys), tuple(values), grid)
 
     def assemble(self, window: Window, references: Sequence[ReferenceCache] = (), reference_mask: Tensor | None = None) -> ShotContext:
@@ -293,7 +294,7 @@ class TwinDiT(ModelMixin, ConfigMixin):
         theta = self.config.rope_theta if len(self.bridges) else self.config.planner_rope_theta
         return rotation(image_positions(time_B, *grid, origin_B), self.config.head_dim, theta, sections)
 
-    def run(self, block: TwinBlock, *inputs):
+    def run(self, block, *inputs):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
@@ -333,6 +334,12 @@ class TwinBlock(nn.Module):
         q, k, v = self.project(tokens_BTW, shifts)
         keys, values = seen.followed_by(rotate(k, turn), v)
         return self.finish(tokens_BTW, shifts, attend(rotate(q, turn), keys, values, mask))
+
+    def see_itself(self, tokens_NTW: Tensor, modulation: Tensor, turn: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """A reference's step through this layer: its new tokens, its keys before rotation, its values."""
+        shifts = self.shifts(modulation)
+        q, k, v = self.project(tokens_NTW, shifts)
+        return self.finish(tokens_NTW, shifts, attend(rotate(q, turn), rotate(k, turn), v)), k, v
 
     def shifts(self, modulation_B61W: Tensor) -> tuple[Tensor, ...]:
         return (modulation_B61W + self.table[None, :, None].to(modulation_B61W.dtype)).unbind(1)

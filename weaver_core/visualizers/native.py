@@ -15,6 +15,7 @@ from ..errors import Cancelled, InputError
 from ..model.checkpoint import WeaverModel
 from ..model.dpcw import DensePromptContext
 from ..model.flow import Guidance
+from ..model.latents import to_latents, to_pixels
 from ..model.sampler import draw
 from ..model.twin_dit import ReferenceCache
 from . import Capabilities, Shot
@@ -79,12 +80,12 @@ class NativeVisualizer:
     @torch.no_grad()
     def _encode(self, image: Image.Image) -> ReferenceCache:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(self.model.device)
-        latents = self.model.vae.encode((pixels.float() / 127.5 - 1).to(self.model.vae.dtype))
+        latents = to_latents(self.model.vae, pixels.float() / 127.5 - 1)
         return self.model.visualizer.encode_references(latents.to(self.model.dtype))
 
     @torch.no_grad()
     def _picture(self, latents_BCYX: Tensor) -> Image.Image:
-        pixels = self.model.vae.decode(latents_BCYX.to(self.model.vae.dtype))[0].float().clamp(-1, 1)
+        pixels = to_pixels(self.model.vae, latents_BCYX)[0]
         return Image.fromarray(((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy())
 
     @staticmethod
