@@ -166,7 +166,9 @@ class Trainer:
         state: dict = {}
         for key, value in snapshot.tensors["optimizer"].items():
             name, _, slot = key.rpartition("|")
-            # AdamW keeps its step counter as a CPU scalar unless it is fused on a GPU; `load_state_dict` places it.
+            if value.ndim:
+                # The fused kernel walks raw memory: moments must be laid out like their weight (say, channels last).
+                value = torch.empty_like(self.parameters[name]).copy_(value)
             state.setdefault(name, {})[slot] = value
         order = [p for group in self.optimizer.param_groups for p in group["params"]]
         names = {id(p): name for name, p in self.parameters.items()}

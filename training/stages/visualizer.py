@@ -135,7 +135,7 @@ class VisualizerStage:
         if kind == "story":
             shots = self._story_shots(rng, options.batch_size)
         else:
-            shots = [_Shot.alone(sample_shot(rng, kind)) for _ in range(options.batch_size)]
+            shots = [_Shot.alone(sample_shot(rng, kind), rng) for _ in range(options.batch_size)]
         return self._pack(shots, rng, drop_text=options.drop_text, drop_references=options.drop_references)
 
     def _story_shots(self, rng, count: int) -> list[_Shot]:
@@ -338,8 +338,10 @@ class _Shot:
     markup: str
 
     @classmethod
-    def alone(cls, record: ShotRecord) -> _Shot:
-        return cls(scene=record.scene, references=record.references, page=0, request=None,
+    def alone(cls, record: ShotRecord, rng=None) -> _Shot:
+        """A prompt outside any story: typed as a request of its own, or rendered from a plan that has only a title or less."""
+        request = record.prompt if rng is None else rng.choice((record.prompt, record.prompt, "a story", None))
+        return cls(scene=record.scene, references=record.references, page=0, request=request,
                    markup=f"<imagine>{record.prompt}</imagine>")
 
 
