@@ -143,7 +143,7 @@ def weave_plan(
     redraw_stale: bool = False,
     cancel: Cancel | None = None,
 ) -> Iterator[Event]:
-    """Draws the images of a plan: ImageReady for each (cached ones too), Finished at the end.
+    """Draws the images of a plan: PlanReady, ImageReady for each (cached ones too), Finished at the end.
 
     planner        needed where the visualizer reads a planner's features
     request        gives the story's seed, the user's pictures and the size; without it, seed 0 and none
@@ -160,6 +160,7 @@ def weave_plan(
             raise InputError(f"{segment_id!r} is a text; only images can be drawn")
     story = story if story is not None else Story(request)
     story.set_plan(plan)
+    yield PlanReady(plan=plan)
     painter = Painter(plan, visualizer, planner, request, story, settings, policy, as_cancel(cancel))
     yield from painter.paint_all(only=only, redraw_stale=redraw_stale)
 
