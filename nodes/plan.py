@@ -17,7 +17,7 @@ from .schema import CATEGORY, MODEL, PLAN, checked, fitted, single
 from .values import HostedModel, PlannedStory
 
 NODE = "Weaver Plan"
-DEFAULT_PROMPT = "Make a four picture story about Pip, a red fox with a blue scarf, at the beach."
+DEFAULT_PROMPT = "Make a four picture story about Pip, a red fox with a scarf, at the beach."
 
 
 class WeaverPlan(io.ComfyNode):
