@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from weaver_core.errors import PlanError
@@ -159,13 +159,11 @@ def test_every_attribute_is_read():
 
 
 @given(plans())
-@settings(max_examples=300, deadline=None)
 def test_a_plan_printed_and_parsed_is_the_same_plan(plan):
     assert parse_markup(plan.to_markup()) == (plan, [])
 
 
 @given(any_text)
-@settings(max_examples=300, deadline=None)
 def test_any_text_gives_a_plan_that_round_trips(text):
     plan, warnings = parse_markup(text)
     assert parse_markup(plan.to_markup()) == (plan, [])
@@ -175,7 +173,6 @@ def test_any_text_gives_a_plan_that_round_trips(text):
 
 
 @given(any_text, st.lists(st.integers(0, 200), max_size=8))
-@settings(max_examples=300, deadline=None)
 def test_where_the_stream_is_cut_makes_no_difference(text, cuts):
     places = sorted({min(cut, len(text)) for cut in cuts})
     pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)])]
@@ -185,7 +182,6 @@ def test_where_the_stream_is_cut_makes_no_difference(text, cuts):
 
 
 @given(any_text)
-@settings(max_examples=200, deadline=None)
 def test_pieces_joined_are_the_segments(text):
     events, plan = events_of([text])
     for segment in plan.segments:
@@ -265,23 +261,23 @@ def test_an_id_used_twice_is_changed_and_said():
 @pytest.mark.parametrize(
     "unit", ["a < b & c ", "<imagine>", "</imagine>", "<imagine>x</imagine>", "&", "<", "\n", '<imagine a="', "<cast name="]
 )
-def test_twenty_megabytes_of_anything_are_read_in_seconds(unit):
-    text = unit * (20_000_000 // len(unit))
-    start = time.perf_counter()
+def test_ten_megabytes_of_anything_are_read_in_seconds(unit):
+    text = unit * (10_000_000 // len(unit))
+    start = time.process_time()
     plan, warnings = parse_markup(text)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 10
     assert len(plan.segments) <= 10_000 and len(warnings) <= 1_000
 
 
 def test_a_long_stream_of_tiny_pieces_takes_linear_time():
     def seconds(length):
         parser = IncrementalParser()
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(length):
             parser.feed(" ")
             parser.feed("&")
         parser.close()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(1000)
     assert seconds(40_000) < 20 * max(seconds(10_000), 0.01)
@@ -341,7 +337,6 @@ def test_parts_that_cannot_be_are_refused_by_name(make, said):
 
 
 @given(plans())
-@settings(max_examples=150, deadline=None)
 def test_a_plan_stored_and_loaded_is_the_same_plan(plan):
     assert Plan.loads(plan.dumps()) == plan
 
@@ -398,7 +393,6 @@ def test_text_that_is_no_json_is_refused_with_a_reason(text, said):
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda children: st.lists(children, max_size=3) | st.dictionaries(st.sampled_from(["format", "version", "segments", "type", "id", "prompt", "text", "cast", "imagine"]), children, max_size=4), max_leaves=12))  # fmt: skip
-@settings(max_examples=200, deadline=None)
 def test_any_json_gives_a_plan_or_a_plan_error(data):
     try:
         Plan.from_json(data)

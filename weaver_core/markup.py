@@ -155,6 +155,11 @@ class MarkupParser:
                 break
             start, end = found.span()
             closing, name = found[1] == "/", found[2].lower()
+            self._num_tags += 1
+            if self._num_tags > MAX_TAGS:
+                self._warn(f"the text has more than {MAX_TAGS} tags; what follows is left out")
+                self._full = True
+                break
             limit = end + MAX_TAG
             stop = _TAG_END.search(buffer, end, limit)
             if stop is None and not final and len(buffer) < limit:
@@ -225,10 +230,6 @@ class MarkupParser:
     def _tag(self, name: str, closing: bool, attributes: str) -> None:
         if self._state == "title":
             self._end_title()
-        self._num_tags += 1
-        if self._num_tags == MAX_TAGS:
-            self._warn(f"the text has {MAX_TAGS} tags; what follows is left out")
-            self._full = True
         if name in ("boi", "eos"):
             if self._state == "prompt":
                 self._warn(f"<{name.upper()}> before </imagine>; the dense prompt ends here")
