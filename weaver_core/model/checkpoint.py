@@ -131,6 +131,8 @@ def read_index(folder: Path) -> SamplingDefaults:
     unknown = sorted(set(given) - known)
     if unknown:
         raise CheckpointError(f"{path}: unknown sampling keys {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    if "sizes" in given:
+        given["sizes"] = tuple(map(tuple, given["sizes"]))
     return SamplingDefaults(**given)
 
 
