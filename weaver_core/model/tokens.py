@@ -58,7 +58,11 @@ def prompt_ids(tokenizer, tokens: PlannerTokens, request: str, grids: Sequence[t
     """Everything before the planner's answer: request, then its images.
 
     Special tokens written inside the request are taken as plain text: nobody can close the user's turn from within it.
+    A request all in capitals is read in lower case: a small vocabulary has no capitals of most words.
     """
+    letters = [letter for letter in request if letter.isalpha()]
+    if sum(letter.isupper() for letter in letters) > 0.6 * len(letters):
+        request = request.lower()
     request_ids = tokenizer(request, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     images = [i for grid in grids for i in image_ids(tokens, grid)]
     return [tokens.user, *request_ids, *images, tokens.bot]
