@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import nn
 from training.stages import step_rng
 from weaver_core.model.autoencoder import TinyAutoencoder
 from weaver_core.picturebook import compose, splits
+
+log = logging.getLogger("training")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     init: str | None = None  # folder of an exported autoencoder to start from
+    train_encoder: bool = True  # false: only the decoder learns, so that latents, and a visualizer trained on them, stay valid
+    compile: bool = False  # fuses elementwise work; needs a C++ compiler
 
 
 def build(settings: Settings, *, seed: int, run_dir: Path, device) -> AutoencoderStage:
@@ -57,18 +62,23 @@ class AutoencoderStage:
 
     def __init__(self, settings: Settings, *, seed: int, device):
         self.settings, self.seed, self.device = settings, seed, device
+        shape = settings.model
+        model = TinyAutoencoder(
+            latent_channels=shape.latent_channels, shuffle=shape.shuffle,
+            encoder_widths=shape.encoder_widths, encoder_blocks=shape.encoder_blocks,
+            decoder_widths=shape.decoder_widths, decoder_blocks=shape.decoder_blocks)
         if settings.init:
-            model = TinyAutoencoder.from_pretrained(settings.init)
-        else:
-            shape = settings.model
-            model = TinyAutoencoder(
-                latent_channels=shape.latent_channels, shuffle=shape.shuffle,
-                encoder_widths=shape.encoder_widths, encoder_blocks=shape.encoder_blocks,
-                decoder_widths=shape.decoder_widths, decoder_blocks=shape.decoder_blocks)
+            _start_from(model, settings.init)
+        elif not settings.train_encoder:
+            raise ValueError("train_encoder = false needs an encoder: name the folder of an exported autoencoder as init")
         # nn.Module's own `to`: that of ModelMixin warns about layers to keep in fp32, of which there are none
         self.model = nn.Module.to(model, device=device, dtype=torch.float32, memory_format=torch.channels_last)
-        self.trainable = {"autoencoder": self.model}
-        self.frozen = {}
+        self.trainable, self.frozen = {"autoencoder": self.model}, {}
+        if not settings.train_encoder:
+            self.model.encoder.requires_grad_(False)
+            self.trainable, self.frozen = {"decoder": self.model.decoder}, {"encoder": self.model.encoder}
+        if settings.compile:
+            self.model.decoder.compile()
 
     def batch(self, step: int) -> dict:
         rng = step_rng(self.seed, step, "autoencoder")
@@ -78,9 +88,7 @@ class AutoencoderStage:
     def loss(self, batch: dict, step: int) -> tuple[torch.Tensor, dict]:
         options = self.settings.loss
         truth_BCHW, weight_B1HW = self._pixels(batch)
-        raw_BChw = self.model.encoder(truth_BCHW).float()
-        std_C11, mean_C11 = torch.std_mean(raw_BChw, dim=(0, 2, 3), keepdim=True)
-        latents_BChw = (raw_BChw - mean_C11) / (std_C11 + 1e-4)
+        latents_BChw = self._training_latents(truth_BCHW)
         latents_BChw = latents_BChw + options.latent_noise * torch.randn_like(latents_BChw)
         error_BCHW = self.model.decode(latents_BChw).float() - truth_BCHW
         mean_weight = weight_B1HW.mean()
@@ -91,9 +99,18 @@ class AutoencoderStage:
         loss = absolute + options.squared * squared + 0.5 * options.edge * edge
         return loss, {"psnr": psnr(error_BCHW.detach().square().mean()), "absolute": absolute.detach()}
 
+    def _training_latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        if not self.settings.train_encoder:
+            with torch.no_grad():
+                return self.model.encode(pixels_BCHW).float()
+        raw_BChw = self.model.encoder(pixels_BCHW).float()
+        std_C11, mean_C11 = torch.std_mean(raw_BChw, dim=(0, 2, 3), keepdim=True)
+        return (raw_BChw - mean_C11) / (std_C11 + 1e-4)
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        self._measure_statistics()
+        if self.settings.train_encoder:
+            self._measure_statistics()
         rng = step_rng(self.seed, 0, "autoencoder held out")
         scenes = [splits.sample_scene(rng, split="held_out") for _ in range(self.settings.data.held_out_scenes)]
         batch = self._render(scenes)
@@ -151,6 +168,22 @@ class AutoencoderStage:
             raw.append(self.model.encoder(pixels).float())
         std_C, mean_C = torch.std_mean(torch.cat(raw), dim=(0, 2, 3))
         self.model.set_statistics(mean_C, std_C)
+
+
+def _start_from(model: TinyAutoencoder, folder: str) -> None:
+    """Copy encoder, statistics and, if it has the same shape, decoder of an exported autoencoder."""
+    source = TinyAutoencoder.from_pretrained(folder)
+    values, wanted = source.state_dict(), model.state_dict()
+    decoder_fits = all(name in values and values[name].shape == value.shape
+                       for name, value in wanted.items() if name.startswith("decoder."))
+    for name, value in wanted.items():
+        if name.startswith("decoder.") and not decoder_fits:
+            continue
+        if name not in values or values[name].shape != value.shape:
+            raise ValueError(f"init = {folder}: its {name} does not fit; give [model] the encoder and channels of that run")
+        value.copy_(values[name])
+    if not decoder_fits:
+        log.info("the decoder starts anew: that of %s has another shape", folder)
 
 
 def psnr(squared_error: torch.Tensor) -> torch.Tensor:
