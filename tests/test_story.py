@@ -236,6 +236,38 @@ def test_two_programs_cannot_hold_one_story(tmp_path):
     StoryFolder.open(tmp_path / "s").close()
 
 
+def test_a_story_that_is_being_written_can_be_looked_at_and_not_changed(tmp_path):
+    with StoryFolder.create(tmp_path / "s", REQUEST) as folder:
+        events = weave(REQUEST, TellingPlanner(), ShapeVisualizer(), story=folder)
+        next(event for event in events if isinstance(event, ImageReady))
+        before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
+        copy = StoryFolder.open(tmp_path / "s", read_only=True)
+        assert list(copy.renderings) == ["p1"] and copy.image("p1").size == (32, 32)
+        with pytest.raises(StoryError, match="for looking only"):
+            tell(copy)
+        with pytest.raises(StoryError, match="for looking only"):
+            copy.set_plan(parse_markup("Another.")[0])
+        copy.close()
+        assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()} == before
+        assert len([event for event in events if isinstance(event, ImageReady)]) == 2
+
+
+def test_an_interrupted_journal_entry_leaves_no_half_line(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j", create=True)
+    journal.append({"type": "a"})
+
+    def interrupted(descriptor):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append({"type": "b"})
+    journal.append({"type": "c"})
+    journal.close()
+    assert (tmp_path / "j").read_text() == '{"type":"a"}\n{"type":"c"}\n'
+
+
 def test_a_folder_that_holds_something_is_not_taken(tmp_path):
     path = made(tmp_path / "s")
     with pytest.raises(StoryError, match="holds a story already; go on with it by 'weaver resume'"):

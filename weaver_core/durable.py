@@ -99,10 +99,12 @@ class Journal:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
             os.fsync(self._file)
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C too: half a line would spoil the next one
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
-            raise write_error(error, self.path, len(line)) from None
+            if isinstance(error, OSError):
+                raise write_error(error, self.path, len(line)) from None
+            raise
         self._size += len(line)
 
     def close(self) -> None:
@@ -125,9 +127,31 @@ class Journal:
     def _read(self) -> tuple[list[dict], int, int]:
         """The records, the number of damaged lines, and where the last complete line ends."""
         size = os.fstat(self._file).st_size
-        if size > MAX_JOURNAL:
-            raise StoryError(f"{self.path} has {size >> 20} MB; no story needs more than {MAX_JOURNAL >> 20} MB")
+        _check_journal_size(self.path, size)
         return read_records(_read_all(self._file, size))
+
+
+class JournalCopy:
+    """What a journal holds now, for looking only: takes no lock, changes nothing, works on read-only disks."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            _check_journal_size(path, path.stat().st_size)
+            self.records, self.num_damaged, _ = read_records(path.read_bytes())
+        except OSError as error:
+            raise StoryError(f"{path} cannot be read: {error.strerror or error}") from None
+
+    def append(self, record: dict) -> None:
+        raise StoryError(f"{self.path.parent} was opened for looking only; open it for writing to change it")
+
+    def close(self) -> None:
+        pass
+
+
+def _check_journal_size(path: Path, size: int) -> None:
+    if size > MAX_JOURNAL:
+        raise StoryError(f"{path} has {size >> 20} MB; no story needs more than {MAX_JOURNAL >> 20} MB")
 
 
 def read_records(data: bytes) -> tuple[list[dict], int, int]:

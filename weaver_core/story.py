@@ -23,7 +23,7 @@ from time import monotonic
 
 from PIL import Image
 
-from .durable import Journal, sync_folder, write_error, write_whole
+from .durable import Journal, JournalCopy, sync_folder, write_error, write_whole
 from .errors import InputError, StoryError
 from .pictures import encode_png, read_picture
 from .plan import Plan
@@ -176,7 +176,7 @@ class StoryFolder(Story):
     warnings    what was found damaged on opening (it is left out, and drawn again)
     """
 
-    def __init__(self, path: Path, journal: Journal, request: Request | None, *, made_with: str, **how):
+    def __init__(self, path: Path, journal: Journal | JournalCopy, request: Request | None, *, made_with: str, **how):
         super().__init__(request, **how)
         self.folder = path
         self.made_with = made_with
@@ -229,8 +229,11 @@ class StoryFolder(Story):
         return folder
 
     @classmethod
-    def open(cls, path: str | Path) -> StoryFolder:
-        """The story in this folder. StoryError when there is none, or it cannot be trusted."""
+    def open(cls, path: str | Path, *, read_only: bool = False) -> StoryFolder:
+        """The story in this folder; `read_only` to look at one that another program is writing.
+
+        StoryError when there is none, or it cannot be trusted.
+        """
         path = Path(path)
         if not path.is_dir():
             raise StoryError(f"{path} is no folder; give the folder that 'weaver story' printed")
@@ -238,7 +241,8 @@ class StoryFolder(Story):
             raise StoryError(f"{path} holds no story (there is no story.jsonl in it)")
         data = read_json(path, "request.json")
         how = settings_from_json(data)
-        journal = Journal(path / "story.jsonl", create=False)
+        file = path / "story.jsonl"
+        journal = JournalCopy(file) if read_only else Journal(file, create=False)
         try:
             folder = cls(path, journal, None, **how)
             folder._request_data = data
@@ -289,6 +293,7 @@ class StoryFolder(Story):
     def set_plan(self, plan: Plan) -> None:
         if plan == self.plan:
             return
+        self._check_writable()
         if self._pending_text:
             self._flush_text()
         write_whole(self.folder / "plan.json", plan.dumps().encode())
@@ -312,6 +317,7 @@ class StoryFolder(Story):
         return self.folder / self._current(segment_id).file
 
     def keep(self, rendering: Rendering, image: Image.Image, *, texts: Mapping[str, str] | None = None) -> Rendering:
+        self._check_writable()
         data = encode_png(image, texts)
         file = f"images/{rendering.segment_id}-{rendering.key[:12]}.png"
         rendering = replace(rendering, file=file, file_hash=hashlib.sha256(data).hexdigest())
@@ -335,6 +341,10 @@ class StoryFolder(Story):
         if not self.finished:
             self._journal.append({"type": "finished"})
             self.finished = True
+
+    def _check_writable(self) -> None:
+        if isinstance(self._journal, JournalCopy):
+            raise StoryError(f"{self.folder} was opened for looking only; open it for writing to change it")
 
     # ---- reading what is there
 
