@@ -24,9 +24,10 @@ from weaver_core.model.dpcw import DensePromptContext, find_windows, gather_wind
 from weaver_core.model.sampler import draw
 from weaver_core.model.tokens import PlannerTokens, encode, mrope_positions, prompt_ids
 from weaver_core.model.twin_dit import TwinDiT, Window
+from weaver_core.model.vision import image_patches, merged_grid
 from weaver_core.picturebook import compose, grammar, reader
 from weaver_core.picturebook.captions import dense_prompt
-from weaver_core.picturebook.shots import KINDS, ShotRecord, sample_shot, with_wrong_word
+from weaver_core.picturebook.shots import KINDS, ShotRecord, portrait, sample_shot, with_wrong_word
 
 WORDS = ("species", "colour", "wearable", "prop", "place", "time", "position", "pose")
 
@@ -111,6 +112,7 @@ class VisualizerStage:
         self.settings, self.seed, self.device = settings, seed, device
         self.planner, self.tokenizer = load_planner(Path(settings.planner), device=device, dtype=torch.float32)
         self.tokens = PlannerTokens.of(self.tokenizer)
+        self.grid = merged_grid(settings.data.image_size, settings.data.image_size, self.planner.config.vision_config)
         self.autoencoder = load_autoencoder(Path(settings.autoencoder), device=device, dtype=torch.float32)
         for module in (self.planner, self.autoencoder):
             module.requires_grad_(False).eval()
@@ -136,7 +138,7 @@ class VisualizerStage:
             shots = self._story_shots(rng, options.batch_size)
         else:
             shots = [_Shot.alone(sample_shot(rng, kind), rng) for _ in range(options.batch_size)]
-        return self._pack(shots, rng, drop_text=options.drop_text, drop_references=options.drop_references)
+        return {"kind": kind} | self._pack(shots, rng, drop_text=options.drop_text, drop_references=options.drop_references)
 
     def _story_shots(self, rng, count: int) -> list[_Shot]:
         """Pages of whole stories; the first page, or the user's picture, is the reference of every later page."""
@@ -146,10 +148,13 @@ class VisualizerStage:
             story = grammar.sample_story(rng, with_reference=with_reference)
             pages = list(range(story.num_images))
             rng.shuffle(pages)
+            heroes = tuple(portrait(rng, hero) for hero in story.characters) if with_reference else ()
+            shown = heroes if rng.random() < 0.7 else ()  # a user's pictures go to the planner too, unless a plan is rendered without them
             for page in sorted(pages[:4])[:count - len(shots)]:
-                references = _story_references(rng, story, page)
+                # What the `auto` reference policy gives this page: the user's pictures, else the story's first image.
+                references = heroes if with_reference else (story.scenes[0],) if page else ()
                 shots.append(_Shot(scene=story.scenes[page], references=references, page=page,
-                                   request=story.request, markup=story.markup))
+                                   request=story.request, markup=story.markup, shown=shown))
         return shots
 
     def _pack(self, shots: list[_Shot], rng=None, *, drop_text: float = 0.0, drop_references: float = 0.0) -> dict:
@@ -171,20 +176,29 @@ class VisualizerStage:
 
     def _sequences(self, shots: list[_Shot]) -> dict:
         """Token ids of every sequence the planner has to read, right-padded, and where each shot's window lies in them."""
-        rows: dict[tuple[str | None, str], int] = {}
-        ids, windows = [], []
+        rows: dict[tuple, int] = {}
+        ids, windows, positions, pictures = [], [], [], []
         for shot in shots:
-            key = (shot.request, shot.markup)
+            key = (shot.request, shot.markup, shot.shown)
             if key not in rows:
                 rows[key] = len(ids)
-                ids.append(planner_ids(self.tokenizer, self.tokens, shot.request, shot.markup))
+                grids = [self.grid] * len(shot.shown)
+                ids.append(planner_ids(self.tokenizer, self.tokens, shot.request, shot.markup, grids))
+                positions.append(mrope_positions(ids[-1], self.tokens, grids))
+                pictures += [compose.render_array(scene, self.settings.data.image_size) for scene in shot.shown]
             found = find_windows(ids[rows[key]], self.tokens.imagine, self.tokens.end_imagine)
             windows.append((rows[key], found[shot.page].start, found[shot.page].stop))
         longest = max(map(len, ids))
         padded = np.full((len(ids), longest), self.tokens.pad, dtype=np.int64)
-        for row, sequence in zip(padded, ids):
+        positions_S3T = np.zeros((len(ids), 3, longest), dtype=np.int64)
+        for row, places, sequence, position in zip(padded, positions_S3T, ids, positions):
             row[:len(sequence)] = sequence
-        return {"ids_ST": padded, "windows_B3": np.array(windows, dtype=np.int64)}
+            places[:, :len(sequence)] = position
+        batch = {"ids_ST": padded, "positions_S3T": positions_S3T, "windows_B3": np.array(windows, dtype=np.int64)}
+        if pictures:
+            patches, patch_grids = image_patches(np.stack(pictures), self.planner.config.vision_config)
+            batch |= {"pixel_values": patches, "image_grid_thw": patch_grids}
+        return batch
 
     def _weights(self, scenes) -> np.ndarray:
         """Loss weights on the latent grid: figures and props count more. Mean 1 per picture."""
@@ -206,8 +220,7 @@ class VisualizerStage:
         prediction = self.predict(batch, flow.add_noise(clean, noise, time_B), time_B)
         error = flow.squared_error(prediction, clean, noise, time_B, self.twin.config.prediction)
         loss = (error * batch["weight_BYX"][:, None]).mean()
-        kind = "story" if batch["ids_ST"].shape[1] > 100 else KINDS[batch["references_BRHWC"].shape[1] if "references_BRHWC" in batch else 0]
-        return loss, {f"loss_{kind}": loss.detach()}
+        return loss, {f"loss_{batch['kind']}": loss.detach()}
 
     def predict(self, batch: dict, noisy: Tensor, time_B: Tensor) -> Tensor:
         window = self.twin.read_window(self.read(batch))
@@ -231,9 +244,10 @@ class VisualizerStage:
     @torch.no_grad()
     def read(self, batch: dict) -> DensePromptContext:
         """The planner reads every sequence once; windows are cut out of its cache."""
-        ids = batch["ids_ST"]
-        positions = torch.arange(ids.shape[1], device=ids.device).expand(3, ids.shape[0], -1)
-        cache = self.planner.model.language_model(input_ids=ids, position_ids=positions, use_cache=True).past_key_values
+        positions = batch["positions_S3T"].transpose(0, 1)
+        pictures = {name: batch[name] for name in ("pixel_values", "image_grid_thw") if name in batch}
+        # Padding lies on the right of a causal sequence: no real token sees it, so no padding mask is needed.
+        cache = self.planner.model(input_ids=batch["ids_ST"], position_ids=positions, use_cache=True, **pictures).past_key_values
         windows = [(row, range(start, stop)) for row, start, stop in batch["windows_B3"].tolist()]
         return gather_windows(cache, positions, windows)
 
@@ -336,6 +350,7 @@ class _Shot:
     page: int
     request: str | None
     markup: str
+    shown: tuple = ()  # scenes whose pictures stand in the request
 
     @classmethod
     def alone(cls, record: ShotRecord, rng=None) -> _Shot:
@@ -345,9 +360,9 @@ class _Shot:
                    markup=f"<imagine>{record.prompt}</imagine>")
 
 
-def planner_ids(tokenizer, tokens: PlannerTokens, request: str | None, markup: str) -> list[int]:
+def planner_ids(tokenizer, tokens: PlannerTokens, request: str | None, markup: str, grids=()) -> list[int]:
     """What the planner has before it when an image is drawn: its prompt, if there was one, and what it wrote."""
-    prompt = [tokens.bot] if request is None else prompt_ids(tokenizer, tokens, request)
+    prompt = [tokens.bot] if request is None else prompt_ids(tokenizer, tokens, request, grids)
     return prompt + encode(tokenizer, markup)
 
 
@@ -368,12 +383,3 @@ def without_words(twin: TwinDiT, window: Window, keep_B: Tensor) -> Window:
     if pooled is not None:
         pooled = torch.where(keep_B[:, None], pooled, twin.pooled_window.nothing.to(pooled.dtype))
     return Window(window.keys, window.values, window.mask & keep_B[:, None], pooled, window.end)
-
-
-def _story_references(rng, story, page: int) -> tuple:
-    """What the `auto` reference policy gives this page: the user's picture, else the story's first image."""
-    from weaver_core.picturebook.shots import portrait
-
-    if story.with_reference:
-        return tuple(portrait(rng, hero) for hero in story.characters)
-    return (story.scenes[0],) if page else ()
