@@ -62,6 +62,7 @@ def test_the_workflow_opens_runs_and_shows_text_and_pictures_side_by_side(open_p
     book = page.page.evaluate(BOOK)
     assert book["title"] and len(book["pages"]) == 4
     assert book["box"]["width"] >= 400 and book["box"]["height"] >= 400, "the book has collapsed"
+    assert book["box"]["height"] <= 1000, "the book has grown out of its node instead of scrolling"
     for number, shown in enumerate(book["pages"]):
         picture, words = shown["picture"], shown["words"]
         assert shown["text"] and all(shown["text"]) and shown["alt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -68,7 +69,7 @@ def test_the_saved_story_is_a_book_a_plan_and_pictures_that_open_the_workflow(co
     folder = comfy.output / Path(saved[0]["subfolder"]).parent
     assert re.fullmatch(r"story_\d{5}_", folder.name)
     plan = Plan.loads((folder / "plan.json").read_text())
-    book = (folder / "story.html").read_text()
+    book = html.unescape((folder / "story.html").read_text())
     assert len(plan.images) == 4 and plan.title in book and book.count("data:image/") == 4
     for item in saved:
         with Image.open(comfy.output / item["subfolder"] / item["filename"]) as image:

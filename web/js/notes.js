@@ -21,6 +21,7 @@ function show(node, notes) {
       getMinHeight: () => HEIGHT,
       getMaxHeight: () => HEIGHT,
     })
+    node.weaverNotes.serialize = false // the option keeps it out of the prompt, this one out of the saved workflow
   }
   node.weaverNotes.element.replaceChildren(...notes.map((note) => element("li", { textContent: note })))
   const [width, height] = node.computeSize()

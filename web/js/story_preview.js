@@ -50,11 +50,12 @@ app.registerExtension({
       const view = element("div", { className: "weaver-book", tabIndex: 0 })
       letScroll(view)
       invite(view)
-      this.addDOMWidget("book", "weaver_story_view", view, {
+      const widget = this.addDOMWidget("book", "weaver_story_view", element("div", { className: "weaver-frame" }, view), {
         serialize: false,
         hideOnZoom: false,
         getMinHeight: () => MIN_HEIGHT,
       })
+      widget.serialize = false // the option keeps it out of the prompt, this one out of the saved workflow
       this.weaverBook = view
       this.setSize([Math.max(this.size[0], SIZE[0]), Math.max(this.size[1], SIZE[1])])
     }
