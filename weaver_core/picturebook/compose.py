@@ -21,7 +21,6 @@ __all__ = ["background", "variant_count", "figure_sprite", "prop_sprite", "layou
            "hero_boxes", "prop_box", "Layout", "FigurePlacement", "PropPlacement", "FIGURE_HEIGHT", "PAIR_HEIGHT"]
 
 FIGURE_HEIGHT, PAIR_HEIGHT = 84, 73  # of a standing figure, in 128ths of the picture's shorter side
-JITTER_STEPS = (-3, 0, 3)  # in the same unit: few sizes keep the sprite cache small
 GROUND = 117  # where feet stand, in 128ths of the height
 SINGLE_X = {"left": 38, "centre": 63, "right": 90}
 PAIR_X = {"left": 31, "right": 97}
@@ -101,7 +100,7 @@ def render_array(scene: Scene, size: int | tuple[int, int] = 128) -> np.ndarray:
 
 
 def layout(scene: Scene, size: int | tuple[int, int] = 128) -> Layout:
-    """Where `render` puts everything, in whole pixels. The scene's seed decides the scenery variant and the jitter."""
+    """Where `render` puts everything, in whole pixels. The scene's seed decides the scenery variant."""
     width, height = _size(size)
     side = min(width, height)
     rng = random.Random(scene.seed)
@@ -109,26 +108,25 @@ def layout(scene: Scene, size: int | tuple[int, int] = 128) -> Layout:
     pair = len(scene.figures) == 2
     figures = []
     for figure in scene.figures:
-        x = (PAIR_X if pair else SINGLE_X)[figure.position] + rng.randint(-3, 3) * (0.6 if pair else 1)
-        y = GROUND + rng.randint(-2, 2)
-        tall = (PAIR_HEIGHT if pair else FIGURE_HEIGHT) + rng.choice(JITTER_STEPS)
-        # the hand that holds something points to the middle of the picture
-        tall, flip = round(tall * side / 128), figure.position == "right"
+        # Three places and two sizes, without jitter: a figure's latents are then a few sharp patterns, and a small
+        # visualizer spends itself on who it is, not on where exactly its outline runs.
+        x = (PAIR_X if pair else SINGLE_X)[figure.position]
+        tall = round((PAIR_HEIGHT if pair else FIGURE_HEIGHT) * side / 128)
+        flip = figure.position == "right"  # the hand that holds something points to the middle of the picture
         _, anchor, box = _figure(figure.character, figure.pose, tall, flip)
-        x, y = _inside(round(x * width / 128), round(y * height / 128), anchor, box, width, height)
+        x, y = _inside(round(x * width / 128), round(GROUND * height / 128), anchor, box, width, height)
         figures.append(FigurePlacement(figure.character, figure.pose, tall, flip, x, y))
-    prop = _place_prop(scene.prop, figures, width, height, rng) if scene.prop else None
+    prop = _place_prop(scene.prop, figures, width, height) if scene.prop else None
     return Layout(scene.place, scene.time, variant, width, height, tuple(figures), prop)
 
 
-def _place_prop(prop: str, figures, width: int, height: int, rng: random.Random) -> PropPlacement:
+def _place_prop(prop: str, figures, width: int, height: int) -> PropPlacement:
     unit = min(width, height) / 128
-    dx, dy = rng.randint(-1, 1) * unit, rng.randint(-1, 1) * unit
     if len(figures) == 2:
-        x = (figures[0].x + figures[1].x) / 2 + dx
+        x = (figures[0].x + figures[1].x) / 2
         ground = max(f.y for f in figures)
         centre, size = PAIR_TOP.get(prop, (GROUND - PAIR_PROP_SIZE / 2, PAIR_PROP_SIZE))
-        y = ground + (centre - GROUND) * unit + (dy if prop in PAIR_TOP else 0)
+        y = ground + (centre - GROUND) * unit
     else:
         figure = figures[0]
         side = -1 if figure.flip else 1
@@ -138,8 +136,8 @@ def _place_prop(prop: str, figures, width: int, height: int, rng: random.Random)
         else:
             offset, above, size = HELD_PROPS[prop]
             lift = JUMP_LIFT * figure.height / FIGURE_HEIGHT if figure.pose == "jumping" else 0
-            y = figure.y - above * unit - lift + dy
-        x = figure.x + side * offset * unit + dx
+            y = figure.y - above * unit - lift
+        x = figure.x + side * offset * unit
     size = round(size * unit)
     image = _prop(prop, size)
     x, y = _inside(round(x), round(y), (size // 2, size // 2), image.getbbox(), width, height)

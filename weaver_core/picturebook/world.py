@@ -58,7 +58,7 @@ class Scene:
 
     No figure gives an empty place, one figure stands at any position, two stand left and right (in this order).
     The prop belongs to the single figure, lies between two, and is absent where there is no figure.
-    `seed` draws the small variations that no caption mentions (jitter, scenery); the same scene is always the same picture.
+    `seed` draws the variations of scenery that no caption mentions; the same scene is always the same picture.
     """
 
     place: str
