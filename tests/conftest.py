@@ -7,7 +7,7 @@ from hypothesis import settings
 
 # `make stress` asks for the second one. Deadlines would only measure how busy the machine is.
 settings.register_profile("usual", max_examples=150, deadline=None)
-settings.register_profile("stress", max_examples=20_000, deadline=None)
+settings.register_profile("stress", max_examples=5_000, deadline=None)
 settings.load_profile("usual")
 
 
