@@ -261,7 +261,8 @@ def _fingerprint(folder: Path) -> str:
     for part in ("visualizer", "vae"):
         for path in sorted((folder / part).glob("*.safetensors")):
             with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+                while block := file.read(1 << 20):
+                    digest.update(block)
     return f"native-{digest.hexdigest()[:16]}"
 
 

@@ -8,7 +8,7 @@ plan costs the part from the edit on, and in the closed loop only the new pictur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,15 +80,13 @@ class NativePlanner:
         self, plan: Plan, segment: ImageSegment, request: Request, *, history: tuple[HistoryItem, ...] = ()
     ) -> DensePromptContext:
         """The window of one image: a slice of the generation cache where the plan is as it was written."""
-        if history:
-            whole = self._sequence(request, history, None)
-            number = -1
-        else:
-            whole = self._sequence(request, (plan.to_bare_markup(),), None)
-            number = [image.id for image in plan.images].index(segment.id)
-        self._room(len(whole.ids))
-        window = find_windows(whole.ids, self.tokens.imagine, self.tokens.end_imagine)[number]
-        self._memory.hold(whole)
+        if not history:
+            place = [part.id for part in plan.segments].index(segment.id)
+            history = (replace(plan, segments=plan.segments[:place + 1]).to_bare_markup(),)
+        sequence = self._sequence(request, history, None)
+        self._room(len(sequence.ids))
+        window = find_windows(sequence.ids, self.tokens.imagine, self.tokens.end_imagine)[-1]
+        self._memory.hold(sequence)
         return slice_cache(self._memory.cache, self._memory.positions_3T, window)
 
     def _sequence(self, request: Request, history: Sequence[HistoryItem], num_images: int | None) -> _Sequence:
