@@ -46,12 +46,13 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with decoupled decay on matrices only; warm-up, constant, cosine tail."""
+    """AdamW (or Muon with AdamW) with decoupled decay on matrices only; warm-up, constant, cosine tail."""
 
     lr: float
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.05  # of weights with two or more axes
+    muon: bool = False  # orthogonalised steps for hidden matrices, AdamW for the rest
     clip: float = 1.0  # largest gradient norm
     warmup_steps: int = 100
     tail_fraction: float = 0.5  # share of the run over which the learning rate falls

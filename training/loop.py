@@ -22,6 +22,7 @@ from training.checkpoints import (Snapshot, fsync, load_checkpoint, newest_check
                                   restore_random_state, save_checkpoint)
 from training.config import OptimizerConfig, RunConfig
 from training.ema import Ema
+from training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
 from training.stages import Stage
 
 log = logging.getLogger("training")
@@ -51,12 +52,7 @@ class Trainer:
         self.buffers = {f"{part}.{name}": b for part, module in stage.trainable.items()
                         for name, b in module.state_dict().items() if f"{part}.{name}" not in self.parameters}
         self.buffers = {name: b for name, b in self.buffers.items() if name not in _tied_names(stage)}
-        options = config.optimizer
-        matrices = [p for p in self.parameters.values() if p.ndim > 1]
-        vectors = [p for p in self.parameters.values() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=options.lr, betas=(options.beta1, options.beta2), fused=True)
+        self.optimizers = build_optimizers(self.parameters, config.optimizer)
         self.ema = Ema(self.parameters, config.train.ema_decay)
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -96,7 +92,7 @@ class Trainer:
     def _train_step(self, batch: dict) -> dict:
         for module in self.stage.trainable.values():
             module.train()
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self._lr(self.step)
         batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.autocast):
@@ -104,10 +100,12 @@ class Trainer:
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.step + 1} ({logs}); "
                                      f"lower optimizer.lr or look at the data; the last checkpoint is untouched")
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.optimizer.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.ema.update()
         return {"loss": loss.detach(), "gradient_norm": norm.detach(), **logs}
 
@@ -146,12 +144,9 @@ class Trainer:
 
     def save(self) -> Path:
         tensors, random = random_state()
-        names = {id(p): name for name, p in self.parameters.items()}
-        optimizer = {f"{names[id(p)]}|{key}": value for p, state in self.optimizer.state.items()
-                     for key, value in state.items()}
         snapshot = Snapshot(
-            tensors={"weights": {**self.parameters, **self.buffers}, "optimizer": optimizer, "ema": self.ema.shadow,
-                     "random": tensors},
+            tensors={"weights": {**self.parameters, **self.buffers}, "ema": self.ema.shadow, "random": tensors,
+                     "optimizer": optimizer_tensors(self.optimizers, self.parameters)},
             state={"step": self.step, "seconds": self.seconds, "ema_updates": self.ema.updates, "random": random,
                    "config": self.config.to_json()})
         return save_checkpoint(self.run_dir, self.step, snapshot, keep=self.config.train.keep_checkpoints)
@@ -163,18 +158,7 @@ class Trainer:
         values = {**self.parameters, **self.buffers}
         _copy(values, snapshot.tensors["weights"], folder)
         _copy(self.ema.shadow, snapshot.tensors["ema"], folder)
-        state: dict = {}
-        for key, value in snapshot.tensors["optimizer"].items():
-            name, _, slot = key.rpartition("|")
-            if value.ndim:
-                # The fused kernel walks raw memory: moments must be laid out like their weight (say, channels last).
-                value = torch.empty_like(self.parameters[name]).copy_(value)
-            state.setdefault(name, {})[slot] = value
-        order = [p for group in self.optimizer.param_groups for p in group["params"]]
-        names = {id(p): name for name, p in self.parameters.items()}
-        whole = self.optimizer.state_dict()
-        whole["state"] = {i: state[names[id(p)]] for i, p in enumerate(order) if names[id(p)] in state}
-        self.optimizer.load_state_dict(whole)
+        load_optimizer_tensors(self.optimizers, self.parameters, snapshot.tensors["optimizer"])
         self.step, self.seconds = snapshot.state["step"], snapshot.state["seconds"]
         self.ema.updates = snapshot.state["ema_updates"]
         restore_random_state(snapshot.tensors["random"], snapshot.state["random"])

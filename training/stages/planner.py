@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +26,10 @@ from training.stages import step_rng
 from training.stages.planner_checks import Prompt, check_story, continue_greedily, held_out_rng, rates
 from weaver_core.model.tokens import PlannerTokens, encode, image_ids, mrope_positions, prompt_ids
 from weaver_core.model.vision import image_patches, merged_grid
-from weaver_core.picturebook import captions, compose, grammar, splits
+from weaver_core.picturebook import captions, compose, grammar, splits, world
 
 IGNORED = -100  # label of tokens without a loss
+_WORLD_WORDS = "|".join((*world.HEROES, *world.COLOURS, *world.WEARABLES, *world.PROPS, *world.PLACES, *world.TIMES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,9 @@ class DataSettings:
     bare_captions: float = 0.15  # share of the generation records that are a dense prompt alone
     references: float = 0.15  # share of the stories about heroes in reference pictures
     reference_pictures: float = 0.7  # share of those whose pictures are in the prompt
+    short_stories: float = 0.0  # share of the stories of one to three pages: more requests, and so more to copy, per token
+    fact_weight: float = 1.0  # of the loss on tokens that the request or the page decides: world words, names, page openings
+    two_heroes: float = 0.2  # share of the stories about two heroes
     closed_loop: float = 0.1  # share of the stories of at most four pages whose pictures are fed back
     image_size: int = 128
     tokenizer_stories: int = 6000
@@ -74,10 +79,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One training sequence; labels are not shifted."""
+    """One training sequence; labels and weights of the loss are not shifted."""
 
     ids: list[int]
     labels: list[int]
+    weights: list[float]
     grids: tuple[tuple[int, int], ...] = ()
     pixels_HWC: tuple[np.ndarray, ...] = ()
 
@@ -147,10 +153,14 @@ class PlannerStage:
         return self.data.batch(step)
 
     def loss(self, batch: dict, step: int) -> tuple[torch.Tensor, dict]:
-        loss, right = self._cross_entropy(batch)
-        return loss, {"accuracy": right.float().mean(), "tokens": batch["input_ids"].numel()}
+        loss_K, weight_K, right_K = self._cross_entropy(batch)
+        facts_K = weight_K > 1
+        return (loss_K * weight_K).sum() / weight_K.sum(), {
+            "cross_entropy": loss_K.detach().mean(), "accuracy": right_K.float().mean(),
+            "accuracy_facts": right_K[facts_K].float().mean() if facts_K.any() else 1.0, "tokens": batch["input_ids"].numel()}
 
-    def _cross_entropy(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    def _cross_entropy(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Loss, weight and whether the likeliest token is right, for each of the K answer tokens."""
         pictures = {key: batch[key] for key in ("pixel_values", "image_grid_thw") if key in batch}
         # Padding lies on the right of a causal sequence: no real token sees it, so no padding mask is needed.
         hidden_BTD = self.model.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False,
@@ -158,7 +168,8 @@ class PlannerStage:
         wanted_BT = batch["labels"][:, 1:] != IGNORED
         labels = batch["labels"][:, 1:][wanted_BT]
         logits = self.model.lm_head(hidden_BTD[:, :-1][wanted_BT]).float()
-        return F.cross_entropy(logits, labels), logits.detach().argmax(-1) == labels
+        return (F.cross_entropy(logits, labels, reduction="none"), batch["weights"][:, 1:][wanted_BT],
+                logits.detach().argmax(-1) == labels)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -174,7 +185,7 @@ class PlannerStage:
                            ("understanding", lambda: self.data.understanding_row(rng, split="held_out"))):
             rows = sorted((make() for _ in range(self.settings.checks.loss_records)), key=lambda row: len(row.ids))
             batches = [self.data.collate(rows[start:start + 16]) for start in range(0, len(rows), 16)]
-            losses = [self._cross_entropy(_on(batch, self.device))[0].item() for batch in batches]
+            losses = [self._cross_entropy(_on(batch, self.device))[0].mean().item() for batch in batches]
             numbers[f"loss_{name}"] = float(np.mean(losses))
         return numbers
 
@@ -268,17 +279,19 @@ class PlannerData:
 
     def story_row(self, rng: random.Random, *, split: str = "train") -> Row:
         with_reference = rng.random() < self.settings.references
-        record = grammar.sample_story(rng, split=split, with_reference=with_reference)
+        pages = rng.choice((1, 2, 3)) if split == "train" and rng.random() < self.settings.short_stories else None
+        record = grammar.sample_story(rng, split=split, with_reference=with_reference, num_images=pages,
+                                      two_heroes=rng.random() < self.settings.two_heroes)
         prompt_scenes = []
         if with_reference and rng.random() < self.settings.reference_pictures:
             prompt_scenes = self.portraits(record, rng)
         head = prompt_ids(self.tokenizer, self.tokens, record.request, [self.grid] * len(prompt_scenes))
         answer = encode(self.tokenizer, record.markup) + [self.tokens.eos]
-        labels, scenes = list(answer), list(prompt_scenes)
+        labels, scenes, weights = list(answer), list(prompt_scenes), self._story_weights(record)
         if record.num_images <= 4 and rng.random() < self.settings.closed_loop:
-            answer, labels = self._feed_back(answer)
+            answer, labels, weights = self._feed_back(answer, weights)
             scenes += record.scenes
-        return self._row(head + answer, [IGNORED] * len(head) + labels, scenes)
+        return self._row(head + answer, [IGNORED] * len(head) + labels, scenes, [1.0] * len(head) + weights)
 
     def understanding_row(self, rng: random.Random, *, split: str = "train") -> Row:
         scene, question, answer = grammar.sample_understanding(rng, split=split)
@@ -309,33 +322,48 @@ class PlannerData:
         """A picture of each hero alone, somewhere else: what a user would bring as references."""
         return [splits.sample_scene(rng, split="any", figures=1, character=character) for character in record.characters]
 
-    def _feed_back(self, answer: list[int]) -> tuple[list[int], list[int]]:
-        """The answer with a picture after every `<BOI>`; the pictures are given, not written: no loss on them."""
-        ids, labels = [], []
-        for token in answer:
-            ids.append(token)
-            labels.append(token)
-            if token == self.tokens.begin_of_image:
-                picture = image_ids(self.tokens, self.grid)
-                ids += picture
-                labels += [IGNORED] * len(picture)
-        return ids, labels
+    def _story_weights(self, record: grammar.StoryRecord) -> list[float]:
+        """Loss weights of the markup's tokens and the end. Most tokens are free choices of wording, about which there is
+        nothing to learn; the few that the request decides are what a planner is for."""
+        names = "|".join(record.cast)
+        facts = [match.span() for match in re.finditer(rf"\b(?:{_WORLD_WORDS}|{names})\b|(?<=<BOI>\n)\w+", record.markup)]
+        offsets = self.tokenizer(record.markup, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        weights, place = [], 0
+        for start, stop in offsets:
+            while place < len(facts) and facts[place][1] <= start:
+                place += 1
+            inside = place < len(facts) and facts[place][0] < stop
+            weights.append(self.settings.fact_weight if inside else 1.0)
+        return [*weights, self.settings.fact_weight]
 
-    def _row(self, ids: list[int], labels: list[int], scenes) -> Row:
+    def _feed_back(self, answer: list[int], weights: list[float]) -> tuple[list[int], list[int], list[float]]:
+        """Answer, labels and weights with a picture after every `<BOI>`; it is given, not written: no loss on it."""
+        picture = image_ids(self.tokens, self.grid)
+        ids, labels, spread = [], [], []
+        for token, weight in zip(answer, weights, strict=True):
+            given = picture if token == self.tokens.begin_of_image else []
+            ids += [token, *given]
+            labels += [token, *[IGNORED] * len(given)]
+            spread += [weight, *[1.0] * len(given)]
+        return ids, labels, spread
+
+    def _row(self, ids: list[int], labels: list[int], scenes, weights: list[float] | None = None) -> Row:
         pixels = tuple(compose.render_array(scene, self.settings.image_size) for scene in scenes)
-        return Row(ids=ids, labels=labels, grids=(self.grid,) * len(scenes), pixels_HWC=pixels)
+        return Row(ids=ids, labels=labels, weights=weights or [1.0] * len(ids), grids=(self.grid,) * len(scenes), pixels_HWC=pixels)
 
     def collate(self, rows: list[Row]) -> dict:
         longest = max(len(row.ids) for row in rows)
         ids_BT = torch.full((len(rows), longest), self.tokens.pad)
         labels_BT = torch.full((len(rows), longest), IGNORED)
+        weights_BT = torch.ones(len(rows), longest)
         position_3BT = torch.zeros(3, len(rows), longest, dtype=torch.long)
         for i, row in enumerate(rows):
             length = len(row.ids)
             ids_BT[i, :length] = torch.tensor(row.ids)
             labels_BT[i, :length] = torch.tensor(row.labels)
+            weights_BT[i, :length] = torch.tensor(row.weights)
             position_3BT[:, i, :length] = mrope_positions(row.ids, self.tokens, row.grids)
-        batch = {"input_ids": ids_BT, "labels": labels_BT, "position_ids": position_3BT}
+        batch = {"input_ids": ids_BT, "labels": labels_BT, "weights": weights_BT, "position_ids": position_3BT}
         pixels = [picture for row in rows for picture in row.pixels_HWC]
         if pixels:
             patches, grids = image_patches(np.stack(pixels), self.vision_config)

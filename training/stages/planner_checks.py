@@ -74,7 +74,7 @@ def continue_greedily(model, tokens: PlannerTokens, prompts: Sequence[Prompt], m
 def check_story(record: StoryRecord, markup: str) -> dict[str, bool]:
     """What is right about a written story; a check that the request leaves open is absent.
 
-    parses: a title and whole pages, nothing else. count, hero, place: as asked for, on every page. same_hero: one identity
+    parses: a title and whole pages, nothing else. count, hero, names, place: as asked for, on every page. same_hero: one identity
     through the story. agreement: no page's text names a thing or a place that its prompt lacks.
     """
     title, _, body = markup.partition("\n")
@@ -91,6 +91,9 @@ def check_story(record: StoryRecord, markup: str) -> dict[str, bool]:
         checks["same_hero"] = bool(found) and all(_identities([page]) <= _identities(found[-1:]) for page in found)
     else:
         checks["hidden"] = bool(found) and all(page["species"] is None and any(page["roles"]) for page in found)
+    names = [hero["name"] for hero in record.known["heroes"] if hero["name"]]
+    if names:
+        checks["names"] = all(re.search(rf"\b{name}\b", markup) for name in names)
     if record.known["places"]:
         checks["place"] = bool(found) and {page["place"] for page in found} == set(record.known["places"])
     if record.known["prop"]:

@@ -1,0 +1,170 @@
+"""The planner stage: tokenizer, patches, rows, batches, checks, greedy continuation."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.build_tokenizer import picturebook_texts, train_tokenizer
+from training.config import load_config
+from training.stages.planner import IGNORED, PlannerData, PlannerStage, planner_config
+from training.stages.planner_checks import Prompt, check_story, continue_greedily
+from weaver_core.model.tokens import PlannerTokens, encode, mrope_positions
+from weaver_core.model.vision import image_patches, merged_grid
+from weaver_core.picturebook import grammar, world
+
+CONFIG = Path(__file__).resolve().parents[1] / "training" / "configs" / "picturebook" / "planner_facts.toml"
+TINY = ["data.batch_tokens=400", "data.image_size=32", "model.hidden_size=64", "model.layers=2", "model.heads=2",
+        "model.kv_heads=1", "model.intermediate_size=64", "model.vision_depth=1", "model.vision_hidden=32",
+        "model.vision_heads=2", "model.compile=false"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(picturebook_texts(300), 1200)
+
+
+@pytest.fixture(scope="module")
+def stage(tokenizer):
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    settings = load_config(CONFIG, TINY).settings
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration._from_config(
+        planner_config(settings.model, tokenizer, settings.data.image_size), attn_implementation="eager")
+    return PlannerStage(settings, model, tokenizer, seed=1, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(stage) -> PlannerData:
+    return stage.data
+
+
+def test_world_words_and_digits_are_single_tokens_in_every_form(tokenizer):
+    words = (*world.HEROES, *world.COLOURS, *world.WEARABLES, *world.PROPS, *world.PLACES, *world.TIMES, *world.POSITIONS)
+    for word in words:
+        for form in (word, f" {word}", word.capitalize(), f" {word.capitalize()}"):
+            assert len(encode(tokenizer, form)) == 1, form
+    assert len(encode(tokenizer, "48")) == 2
+
+
+@pytest.mark.parametrize("text", ["Ein Bär & 12 Äpfel\n\n  two  spaces", "日本語 🦊", "# T\nA cat. <imagine>x</imagine><BOI>\n"])
+def test_any_text_comes_back_from_the_tokenizer(tokenizer, text):
+    assert tokenizer.decode(encode(tokenizer, text)) == text
+
+
+def test_patches_equal_those_of_the_transformers_image_processor(data):
+    from transformers import Qwen2VLImageProcessor
+
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    processor = Qwen2VLImageProcessor(patch_size=8, merge_size=2, temporal_patch_size=2, do_resize=False,
+                                      image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    theirs = processor(list(pixels), return_tensors="pt")
+    patches, grid = image_patches(pixels, data.vision_config)
+    assert grid.tolist() == theirs["image_grid_thw"].tolist() == [[1, 4, 6]] * 2
+    assert np.abs(patches - theirs["pixel_values"].numpy()).max() < 1e-5
+
+
+def test_positions_equal_those_of_the_model_itself(stage, data):
+    row = data.understanding_row(random.Random(0))
+    ids = torch.tensor([row.ids])
+    kinds = (ids == data.tokens.image_pad).int()
+    rows, columns = data.grid
+    theirs, _ = stage.model.model.get_rope_index(ids, mm_token_type_ids=kinds,
+                                                 image_grid_thw=torch.tensor([[1, rows * 2, columns * 2]]))
+    assert torch.equal(theirs[:, 0], mrope_positions(row.ids, data.tokens, row.grids))
+
+
+def test_a_picture_that_fits_no_grid_is_refused(data):
+    with pytest.raises(ValueError, match="100x32.*multiples of 16"):
+        merged_grid(32, 100, data.vision_config)
+
+
+def test_the_loss_lies_on_the_answer_and_never_on_pictures(data):
+    rng = random.Random(3)
+    for _ in range(40):
+        row = data.story_row(rng)
+        bot = row.ids.index(data.tokens.bot)
+        assert set(row.labels[:bot + 1]) == {IGNORED}
+        pictures = {data.tokens.image_pad, data.tokens.vision_start, data.tokens.vision_end}
+        for token, label in zip(row.ids[bot + 1:], row.labels[bot + 1:]):
+            assert label == (IGNORED if token in pictures else token)
+        assert row.ids[-1] == data.tokens.eos
+        assert row.ids.count(data.tokens.image_pad) == len(row.grids) * data.grid[0] * data.grid[1]
+        assert len(row.grids) == len(row.pixels_HWC)
+
+
+def test_fed_back_pictures_follow_their_begin_of_image(data):
+    answer = encode(data.tokenizer, "# A\nOne. <imagine>a</imagine><BOI>\nTwo. <imagine>b</imagine><BOI>") + [data.tokens.eos]
+    ids, labels, weights = data._feed_back(answer, [2.0] * len(answer))
+    assert [w for w, label in zip(weights, labels) if label != IGNORED] == [2.0] * len(answer)
+    assert [i for i, label in zip(ids, labels) if label != IGNORED] == answer
+    for place, token in enumerate(ids):
+        if token == data.tokens.begin_of_image:
+            assert ids[place + 1] == data.tokens.vision_start
+
+
+def test_batches_are_the_same_in_every_process_and_hold_about_the_asked_tokens(tokenizer, data):
+    twin = PlannerData(data.settings, tokenizer, data.vision_config, seed=1)
+    for step in (0, 5, 8):
+        one, other = data.batch(step), twin.batch(step)
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    sizes = [data.batch(step)["input_ids"].numel() for step in range(16)]
+    assert 0.5 * 400 < np.mean(sizes) < 2.5 * 400
+
+
+def test_padding_on_the_right_does_not_change_the_loss(stage, data):
+    rng = random.Random(4)
+    rows = [data.caption_row(rng), data.story_row(rng)]
+    together = stage._cross_entropy(data.collate(rows))[0]
+    alone = torch.cat([stage._cross_entropy(data.collate([row]))[0] for row in rows])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_names_world_words_openings_and_the_end_weigh_more(data):
+    rng = random.Random(8)
+    record = grammar.sample_story(rng, num_images=3)
+    weights = data._story_weights(record)
+    ids = encode(data.tokenizer, record.markup)
+    assert len(weights) == len(ids) + 1 and weights[-1] == data.settings.fact_weight
+    heavy = "".join(data.tokenizer.decode([i]) for i, w in zip(ids, weights) if w > 1)
+    light = "".join(data.tokenizer.decode([i]) for i, w in zip(ids, weights) if w == 1)
+    for word in (record.scenes[0].place, record.characters[0].species, record.cast[0]):
+        assert word in heavy and word not in light
+    for page in record.markup.split("<BOI>\n")[1:]:
+        assert page.split()[0].strip(",") in heavy
+
+
+def test_a_batch_of_prompts_continues_like_each_prompt_alone(stage, data):
+    rng = random.Random(5)
+    scene, question, _ = grammar.sample_understanding(rng)
+    prompts = [data.picture_prompt("A fox.", []), data.picture_prompt(question, [scene]), Prompt(ids=[data.tokens.imagine])]
+    stage.model.eval()
+    together = continue_greedily(stage.model, data.tokens, prompts, 12)
+    assert together == [continue_greedily(stage.model, data.tokens, [prompt], 12)[0] for prompt in prompts]
+
+
+def test_the_grammar_passes_its_own_checks():
+    rng = random.Random(6)
+    for i in range(80):
+        record = grammar.sample_story(rng, split="held_out", num_images=1 + i % 8, with_reference=i % 5 == 0)
+        checks = check_story(record, record.markup)
+        wrong = [name for name, right in checks.items() if not right]
+        assert not wrong, f"{wrong}: {record.request}\n{record.markup}"
+
+
+def test_checks_notice_a_wrong_count_hero_place_and_text():
+    rng = random.Random(7)
+    while True:
+        record = grammar.sample_story(rng, num_images=3, two_heroes=False)
+        hero = record.known["heroes"][0]
+        if hero["species"] == "fox" and record.known["places"] == ["beach"] and any(scene.prop == "ball" for scene in record.scenes):
+            break
+    markup = record.markup
+    assert not check_story(record, markup[:markup.rindex("<imagine>")])["count"]
+    assert not check_story(record, markup[:markup.rindex("<imagine>")])["parses"]
+    assert not check_story(record, markup.replace(" fox", " bear"))["hero"]
+    assert not check_story(record, markup.replace("beach", "castle"))["place"]
+    assert not check_story(record, markup.replace("the ball", "the cake").replace("a ball", "a cake", 1))["agreement"]

@@ -1,0 +1,265 @@
+"""The training loop and the stages: configs, exact resume, checkpoints that are whole or absent, learning."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training.checkpoints import Snapshot, load_checkpoint, newest_checkpoint, save_checkpoint
+from training.config import OptimizerConfig, load_config
+from training.ema import Ema
+from training.loop import learning_rate_factor
+from training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "training" / "configs" / "picturebook"
+TINY_AUTOENCODER = ["train.steps=6", "train.workers=0", "train.log_every=1", "train.evaluate_every=100",
+                    "train.checkpoint_every_steps=3", "train.keep_checkpoints=5", "data.batch_size=2", "data.image_size=32",
+                    "data.held_out_scenes=2", "model.encoder_widths=[8, 8, 8]", "model.decoder_widths=[8, 8, 8]"]
+TINY_PLANNER = ["train.steps=6", "train.workers=0", "train.log_every=1", "train.evaluate_every=100",
+                "train.checkpoint_every_steps=3", "train.keep_checkpoints=5", "data.batch_tokens=300", "data.image_size=32",
+                "data.tokenizer_stories=60", "model.vocab_size=400", "model.hidden_size=64", "model.layers=1",
+                "model.heads=2", "model.kv_heads=1", "model.intermediate_size=64", "model.vision_depth=1",
+                "model.vision_hidden=32", "model.vision_heads=2", "model.compile=false", "checks.stories=2",
+                "checks.questions=2", "checks.loss_records=2", "checks.max_new_tokens=4", "optimizer.muon=true"]
+
+
+def train(config: str, run_dir: Path, changes: list[str], *more: str, timeout_s: float = 240) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "training" / "train.py"), str(CONFIGS / config), "--run-dir", str(run_dir), *more]
+    for change in changes:
+        command += ["--set", change]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=run_dir.parent)
+
+
+def losses(run_dir: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+@pytest.mark.parametrize(("config", "changes"), [("autoencoder.toml", TINY_AUTOENCODER), ("planner.toml", TINY_PLANNER)])
+def test_six_steps_equal_three_and_three_in_another_process_bit_for_bit(tmp_path, config, changes):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert train(config, straight, changes).returncode == 0
+    shutil.copytree(straight, broken)
+    # a new process forgets everything after step 3 and continues from there
+    again = train(config, broken, changes, "--resume", "3")
+    assert again.returncode == 0, again.stderr
+    assert "continuing at step 3" in again.stderr
+    assert losses(straight) == losses(broken)
+    for name in ("weights", "optimizer", "ema"):
+        one, other = (load_file(run / "checkpoints" / "step_00000006" / f"{name}.safetensors") for run in (straight, broken))
+        assert one.keys() == other.keys()
+        for key in one:
+            assert torch.equal(one[key], other[key]), f"{name}: {key}"
+
+
+def test_a_signal_finishes_the_step_saves_and_the_same_command_continues(tmp_path):
+    run_dir = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "training" / "train.py"), str(CONFIGS / "autoencoder.toml"), "--run-dir", str(run_dir)]
+    for change in [*TINY_AUTOENCODER, "train.steps=100000"]:
+        command += ["--set", change]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (run_dir / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130, log
+    folder, skipped = newest_checkpoint(run_dir)
+    assert folder is not None and not skipped
+    step = load_checkpoint(folder).state["step"]
+    assert step == int(folder.name.removeprefix("step_")) >= 1
+    again = train("autoencoder.toml", run_dir, [*TINY_AUTOENCODER, f"train.steps={step + 1}"])
+    assert again.returncode == 0 and f"continuing at step {step}" in again.stderr
+
+
+def test_a_finished_run_exports_the_component_and_writes_samples(tmp_path):
+    from weaver_core.model.autoencoder import TinyAutoencoder
+
+    run_dir = tmp_path / "run"
+    result = train("autoencoder.toml", run_dir, [*TINY_AUTOENCODER, "train.steps=2"])
+    assert result.returncode == 0, result.stderr
+    model = TinyAutoencoder.from_pretrained(run_dir / "export")
+    pixels = torch.rand(1, 3, 48, 64) * 2 - 1
+    latents = model.float().encode(pixels)
+    assert latents.shape == (1, model.config.latent_channels, 6, 8)
+    assert model.decode(latents).shape == pixels.shape
+    assert list((run_dir / "samples").glob("step_*/*.png"))
+    row = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"held_out/psnr", "held_out/psnr_figures"} <= row.keys()
+
+
+def test_the_decoder_alone_learns_on_fixed_latents(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train("autoencoder.toml", first, [*TINY_AUTOENCODER, "train.steps=2"]).returncode == 0
+    changes = [change for change in TINY_AUTOENCODER if "decoder_widths" not in change]
+    result = train("autoencoder_decoder.toml", second, [*changes, "train.steps=2", f"init={first / 'export'}",
+                                                        "model.decoder_widths=[8, 8, 16]"])
+    assert result.returncode == 0, result.stderr
+    assert "another shape" in result.stderr
+    from weaver_core.model.autoencoder import TinyAutoencoder
+    before, after = (TinyAutoencoder.from_pretrained(run / "export") for run in (first, second))
+    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(before.float().encode(pixels), after.float().encode(pixels))
+    assert after.config.decoder_widths == [8, 8, 16]
+
+
+def snapshot(value: float) -> Snapshot:
+    return Snapshot(tensors={"weights": {"w": torch.full((3,), value)}}, state={"step": 1, "value": value})
+
+
+def test_resume_skips_a_checkpoint_without_a_fitting_marker(tmp_path):
+    for step in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, step, snapshot(step), keep=9)
+    folders = {step: tmp_path / "checkpoints" / f"step_{step:08d}" for step in (2, 3, 4)}
+    (folders[4] / "complete.json").unlink()
+    with open(folders[3] / "weights.safetensors", "ab") as file:
+        file.write(b"half a write")
+    folder, skipped = newest_checkpoint(tmp_path)
+    assert folder == folders[2]
+    assert len(skipped) == 2 and "complete.json" in skipped[0] and "bytes" in skipped[1]
+    assert torch.equal(load_checkpoint(folder).tensors["weights"]["w"], torch.full((3,), 2.0))
+
+
+def test_a_save_that_dies_leaves_the_older_checkpoint_and_the_next_save_works(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, 1, snapshot(1), keep=9)
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("power cut")))
+    with pytest.raises(OSError, match="power cut"):
+        save_checkpoint(tmp_path, 2, snapshot(2), keep=9)
+    monkeypatch.setattr(os, "replace", replace)
+    assert newest_checkpoint(tmp_path)[0].name == "step_00000001"
+    save_checkpoint(tmp_path, 2, snapshot(2), keep=9)
+    assert newest_checkpoint(tmp_path)[0].name == "step_00000002"
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    for step in (1, 2, 3, 10):
+        save_checkpoint(tmp_path, step, snapshot(step), keep=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_00000003", "step_00000010"]
+
+
+def test_a_checkpoint_of_another_shape_is_refused_with_both_shapes(tmp_path):
+    run_dir = tmp_path / "run"
+    assert train("autoencoder.toml", run_dir, TINY_AUTOENCODER).returncode == 0
+    result = train("autoencoder.toml", run_dir, [*TINY_AUTOENCODER, "model.latent_channels=5", "train.steps=9"])
+    assert result.returncode == 2
+    assert "shape" in result.stderr and "--fresh" in result.stderr
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_config_parses(path):
+    config = load_config(path)
+    assert config.name and config.train.steps > 0 and config.settings is not None
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("optimizer.learning=1", "unknown key optimizer.learning"), ("optimizer.beta=1", r"did you mean optimizer\.beta"),
+    ("train.stepz=3", r"did you mean train\.steps"), ("data.batchsize=1", r"did you mean data\.batch_size"),
+    ("optimizer.lr='fast'", "expected float"), ("train.steps=0", "at least 1"), ("stage=tailor", "must be one of"),
+    ("nonsense", "expected key=value")])
+def test_a_wrong_key_or_value_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(CONFIGS / "autoencoder.toml", [change])
+
+
+def test_set_changes_a_key_with_the_type_of_toml():
+    config = load_config(CONFIGS / "autoencoder.toml", ["optimizer.lr=1e-4", "data.batch_size=3", "name=other"])
+    assert (config.optimizer.lr, config.settings.data.batch_size, config.name) == (1e-4, 3, "other")
+
+
+def test_the_learning_rate_warms_up_stays_and_falls_to_its_last_fraction():
+    options = OptimizerConfig(lr=1.0, warmup_steps=10, tail_fraction=0.5, final_fraction=0.1)
+    factors = [learning_rate_factor(step, 100, options) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 and set(factors[9:51]) == {1.0}
+    assert factors[75] == pytest.approx(0.55) and factors[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(factors[50:], factors[51:]))
+
+
+def test_the_average_follows_fast_at_first_and_comes_off_without_a_trace():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    ema = Ema({"w": weight}, 0.999)
+    with torch.no_grad():
+        weight.fill_(1.0)
+    ema.update()
+    assert torch.allclose(ema.shadow["w"], torch.full((2,), 0.9))  # decay (1 + 0) / (10 + 0)
+    with pytest.raises(RuntimeError), ema.applied():
+        assert torch.allclose(weight, torch.full((2,), 0.9))
+        raise RuntimeError
+    assert torch.equal(weight, torch.ones(2))
+
+
+def shapes(optimizers) -> dict[tuple[str, float], list[tuple[int, ...]]]:
+    return {(type(o).__name__, group["weight_decay"]): [tuple(p.shape) for p in group["params"]]
+            for o in optimizers for group in o.param_groups}
+
+
+def test_matrices_decay_and_vectors_do_not():
+    parameters = {name: torch.nn.Parameter(torch.zeros(shape)) for name, shape in (("w", (2, 3)), ("b", (2,)))}
+    assert shapes(build_optimizers(parameters, OptimizerConfig(lr=1.0, weight_decay=0.05))) == {
+        ("AdamW", 0.05): [(2, 3)], ("AdamW", 0.0): [(2,)]}
+
+
+def test_muon_takes_hidden_matrices_and_leaves_words_vectors_and_convolutions_to_adamw():
+    sizes = {"embed_tokens": (9, 4), "layer.weight": (4, 4), "norm": (4,), "conv": (4, 4, 3, 3)}
+    parameters = {name: torch.nn.Parameter(torch.zeros(shape)) for name, shape in sizes.items()}
+    assert shapes(build_optimizers(parameters, OptimizerConfig(lr=1.0, weight_decay=0.1, muon=True))) == {
+        ("AdamW", 0.1): [(9, 4), (4, 4, 3, 3)], ("AdamW", 0.0): [(4,)], ("Muon", 0.1): [(4, 4)]}
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    parameters = {"w": torch.nn.Parameter(torch.ones(2, 3))}
+    plain, muon = (build_optimizers(parameters, OptimizerConfig(lr=1.0, muon=muon)) for muon in (False, True))
+    parameters["w"].grad = torch.ones(2, 3)
+    for optimizer in plain:
+        optimizer.step()
+    with pytest.raises(ValueError, match="optimizer.muon"):
+        load_optimizer_tensors(muon, parameters, optimizer_tensors(plain, parameters))
+
+
+def test_the_autoencoder_learns_to_rebuild_scenes():
+    from training.stages import autoencoder
+
+    changes = ["data.image_size=32", "data.batch_size=4", "model.encoder_widths=[16, 16, 16]", "model.decoder_widths=[16, 16, 16]"]
+    config = load_config(CONFIGS / "autoencoder.toml", changes)
+    torch.manual_seed(0)
+    stage = autoencoder.build(config.settings, seed=0, run_dir=Path("unused"), device="cpu")
+    optimizer = torch.optim.AdamW(stage.model.parameters(), 5e-3)
+    batch = {key: torch.from_numpy(value) for key, value in stage.batch(0).items()}
+    values = []
+    for step in range(60):
+        loss, _ = stage.loss(batch, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_latents_have_zero_mean_and_unit_variance_after_an_evaluation():
+    from training.stages import autoencoder
+
+    config = load_config(CONFIGS / "autoencoder.toml", ["data.image_size=32", "data.batch_size=8", "data.held_out_scenes=8"])
+    torch.manual_seed(0)
+    stage = autoencoder.build(config.settings, seed=0, run_dir=Path("unused"), device="cpu")
+    stage.evaluate()
+    pixels, _ = stage._pixels({key: torch.from_numpy(value) for key, value in stage.batch(3).items()})
+    latents = stage.model.encode(pixels)
+    assert abs(latents.mean().item()) < 0.3 and 0.7 < latents.std().item() < 1.4
+
+
+def test_the_autoencoder_says_which_sides_it_takes():
+    from weaver_core.model.autoencoder import TinyAutoencoder
+
+    with pytest.raises(ValueError, match="130x128.*multiples of 8"):
+        TinyAutoencoder().encode(torch.zeros(1, 3, 128, 130))
+    with pytest.raises(ValueError, match="expected .batch, 8"):
+        TinyAutoencoder().decode(torch.zeros(1, 4, 16, 16))
