@@ -92,7 +92,7 @@ class NativePlanner:
     def _sequence(self, request: Request, history: Sequence[HistoryItem], num_images: int | None) -> _Sequence:
         """Everything the planner has before it. A wanted number of images is said in the request's own words."""
         wanted = request.num_images
-        prompt = request.prompt if wanted is None else f"{request.prompt} ({wanted} picture{'s' * (wanted != 1)})"
+        prompt = request.prompt if wanted is None else f"{request.prompt} Please make {wanted} picture{'s' * (wanted != 1)}."
         pictures = [self._picture(picture.image) for picture in request.images]
         ids = prompt_ids(self.model.tokenizer, self.tokens, prompt, [self._grid] * len(pictures))
         for item in history:
