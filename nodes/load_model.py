@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 
 from comfy_api.latest import io
@@ -43,7 +44,7 @@ class WeaverLoadModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str, device: str):
         """Changes when the files of the model change, so that a newly trained model is not taken for the old one."""
-        return (model, dtype, device, _stamp(model))
+        return _stamp(model)
 
     @classmethod
     def execute(cls, model: str, dtype: str = "auto", device: str = "auto") -> io.NodeOutput:
@@ -79,10 +80,11 @@ def _load(name: str, dtype_choice: str, device_choice: str) -> HostedModel:
     return hosted
 
 
-def _stamp(name: str) -> tuple:
-    """Sizes and times of the files that decide what is loaded."""
+def _stamp(name: str) -> str:
+    """16 hex digits from sizes and times of the files that decide what is loaded. Short, because ComfyUI writes it into PNGs."""
     from ..weaver_core.model.checkpoint import default_folder
 
     folder = host.model_folder(name) or default_folder()
     files = sorted([*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*.safetensors")])
-    return tuple((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    facts = [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
