@@ -284,7 +284,10 @@ def test_the_same_classes_build_a_7b_pair():
         assert sum(p.numel() for p in planner.parameters()) == pytest.approx(8.29e9, rel=0.005)
         block = 3584 * (28 + 8) * 128 + 36 * 128 + 3584 * 3584 + 3584 + 3 * 3584 * 18944 + 6 * 3584 + 2 * 128
         assert sum(p.numel() for p in twin.blocks[0].parameters()) == block
-        assert sum(p.numel() for p in twin.parameters()) == pytest.approx(28 * block, rel=0.02)
+        w, bridge = 3584, 2 * (1024 * 512 + 512)
+        time, pooled = (128 * w + w) + (w * w + w), (2048 * w + w) + (w * w + w) + w
+        ends = (64 * w + w) + (w * 6 * w + 6 * w) + 2 * w + (w * 64 + 64)
+        assert sum(p.numel() for p in twin.parameters()) == 28 * (block + bridge) + time + pooled + ends == 6_666_584_128
         context = DensePromptContext(tuple(torch.empty(1, 4, 40, 128) for _ in range(28)), tuple(torch.empty(1, 4, 40, 128) for _ in range(28)),
                                      torch.empty(1, 40, dtype=torch.bool), torch.empty(3, 1, 40, dtype=torch.long))
         window = twin.read_window(context)

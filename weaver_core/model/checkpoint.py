@@ -148,13 +148,14 @@ def write_index(folder: Path, planner, tokenizer, visualizer, vae, defaults: Sam
 
 def load_planner(folder: Path, *, device, dtype: torch.dtype):
     """Planner and tokenizer out of `folder`/planner and `folder`/tokenizer."""
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
     path = _component(folder / "planner")
     try:
         planner, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True,
                                                                           local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"the planner in {path} cannot be loaded ({_first_line(error)}); copy the folder again") from error
     _report_keys(path, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
     try:
