@@ -23,7 +23,7 @@ def axis_of_frequency(num_frequencies: int, sections: tuple[int, int, int] | Non
         return torch.arange(num_frequencies) % 3
     if sum(sections) != num_frequencies:
         raise ValueError(f"mrope sections {tuple(sections)} cover {sum(sections)} frequencies, the head has {num_frequencies}")
-    return torch.repeat_interleave(torch.arange(3), torch.tensor(sections))
+    return torch.tensor([axis for axis, count in enumerate(sections) for _ in range(count)])
 
 
 def rotation(positions_3BT: Tensor, head_dim: int, theta: float, sections: tuple[int, int, int] | None = None) -> Rotation:
