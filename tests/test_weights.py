@@ -1,0 +1,58 @@
+"""The weights in the repository: they load, they are small, and a story woven with them shows what was asked for."""
+
+import numpy as np
+import pytest
+
+from weaver_core.model.checkpoint import WeaverModel, default_folder
+from weaver_core.picturebook import reader
+from weaver_core.picturebook.captions import parse_dense_prompt
+from weaver_core.picturebook.scores import step_ratio_1b
+from weaver_core.planners.native import NativePlanner
+from weaver_core.request import Request
+from weaver_core.visualizers.native import NativeVisualizer
+from weaver_core.weave import Finished, ImageReady, weave
+
+
+@pytest.fixture(scope="module")
+def model():
+    return WeaverModel.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def story(model):
+    request = Request(prompt="A story in four pictures about Pip, a red bear with a hat, at the beach.", seed=1)
+    events = list(weave(request, NativePlanner(model), NativeVisualizer(model)))
+    return events[-1].story, [event.image for event in events if isinstance(event, ImageReady)], events
+
+
+def test_everything_together_stays_under_40_mb():
+    files = [path for path in default_folder().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
+
+
+def test_the_plan_keeps_to_the_request(story):
+    woven, images, events = story
+    assert isinstance(events[-1], Finished) and not events[-1].missing
+    assert len(images) == 4 == len(woven.plan.images)
+    said = [parse_dense_prompt(segment.prompt) for segment in woven.plan.images]
+    assert sum((s["species"], s["colour"], s["place"]) == ("bear", "red", "beach") for s in said) == 4
+
+
+def test_the_pictures_show_what_the_plan_says(story):
+    woven, images, _ = story
+    said = [parse_dense_prompt(segment.prompt) for segment in woven.plan.images]
+    seen = [reader.read(image) for image in images]
+    assert sum(s["place"] == r.place and s["time"] == r.time for s, r in zip(said, seen)) >= 3
+    heroes = [r.figures[0] for r in seen if r.count == 1]
+    assert sum(h.colour == "red" for h in heroes) >= 3
+
+
+def test_the_same_seed_weaves_the_same_story_and_another_seed_another(model, story):
+    request = Request(prompt="A story in four pictures about Pip, a red bear with a hat, at the beach.", seed=1)
+    again = [e.image for e in weave(request, NativePlanner(model), NativeVisualizer(model)) if isinstance(e, ImageReady)]
+    assert all(np.array_equal(a, b) for a, b in zip(again, story[1]))
+
+
+def test_eight_cached_references_cost_less_than_half_a_step():
+    assert step_ratio_1b(pairs=3) <= 1.5
