@@ -78,7 +78,8 @@ def test_notes_about_the_run_stand_in_the_node(open_page, workflow, nodes2):
     page.set("Comfy.VueNodes.Enabled", nodes2)
     graph = copy.deepcopy(workflow)
     plan = next(node for node in graph["nodes"] if node["type"] == "WeaverPlan")
-    plan["widgets_values"][:2] = ["A story about a dragon on a volcano.", 2]
+    # Another seed for each page: a graph that is cached as a whole has nothing to tell.
+    plan["widgets_values"][:3] = ["A story about a dragon on a volcano.", 2, 20 + nodes2]
     page.open(graph)
     page.click_run()
     note = page.page.locator(".weaver-notes li")

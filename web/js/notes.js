@@ -6,24 +6,10 @@ const NODES = ["WeaverPlan", "WeaverVisualizePlan"]
 const HEIGHT = 92
 
 function show(node, notes) {
-  const at = node.widgets?.indexOf(node.weaverNotes) ?? -1
-  if (!notes.length) {
-    if (at >= 0) node.removeWidget(node.weaverNotes)
-    node.weaverNotes = undefined
-    return
-  }
-  if (at < 0) {
-    const list = element("ul", { className: "weaver-notes" })
-    letScroll(list)
-    node.weaverNotes = node.addDOMWidget("notes", "weaver_notes_view", list, {
-      serialize: false,
-      hideOnZoom: false,
-      getMinHeight: () => HEIGHT,
-      getMaxHeight: () => HEIGHT,
-    })
-    node.weaverNotes.serialize = false // the option keeps it out of the prompt, this one out of the saved workflow
-  }
-  node.weaverNotes.element.replaceChildren(...notes.map((note) => element("li", { textContent: note })))
+  const list = node.weaverNotes
+  if (!list) return
+  list.hidden = !notes.length
+  list.replaceChildren(...notes.map((note) => element("li", { textContent: note })))
   const [width, height] = node.computeSize()
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
 }
@@ -33,6 +19,24 @@ app.registerExtension({
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return
     loadStyles()
+
+    const onNodeCreated = nodeType.prototype.onNodeCreated
+    nodeType.prototype.onNodeCreated = function () {
+      onNodeCreated?.apply(this, arguments)
+      const list = element("ul", { className: "weaver-notes", hidden: true })
+      letScroll(list)
+      const height = () => (list.hidden ? 0 : HEIGHT)
+      const widget = this.addDOMWidget("notes", "weaver_notes_view", list, {
+        serialize: false,
+        hideOnZoom: false,
+        margin: 4,
+        getMinHeight: height,
+        getMaxHeight: height,
+      })
+      widget.serialize = false // the option keeps it out of the prompt, this one out of the saved workflow
+      this.weaverNotes = list
+    }
+
     const onExecuted = nodeType.prototype.onExecuted
     nodeType.prototype.onExecuted = function (message) {
       onExecuted?.apply(this, arguments)
