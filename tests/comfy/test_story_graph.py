@@ -31,12 +31,13 @@ def drawn_files(comfy) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (comfy.output / "weaver-drafts").glob("*/images/*.png")}
 
 
-def test_the_story_shows_the_colour_and_the_place_that_were_asked_for(comfy, prompt, first_run):
+def test_the_story_shows_the_hero_and_the_place_that_were_asked_for(comfy, prompt, first_run):
     images = pictures(comfy, first_run, node_of(prompt, "WeaverSaveStory"))
     assert len(images) == 4
     readings = [read(image) for image in images]
     assert sum(reading.place == "beach" for reading in readings) >= 3, readings
     assert sum("red" in colours_of(reading) for reading in readings) >= 3, readings
+    assert sum("fox" in {figure.species for figure in reading.figures} for reading in readings) >= 2, readings
 
 
 def test_the_preview_gets_text_and_pictures_and_no_path_of_this_computer(comfy, prompt, first_run):
@@ -77,6 +78,7 @@ def test_the_saved_story_is_a_book_a_plan_and_pictures_that_open_the_workflow(co
 
 
 def test_the_same_graph_again_runs_nothing(comfy, workflow, prompt, first_run):
+    comfy.run(prompt, workflow)
     again = comfy.run(prompt, workflow)
     assert again.ended == "execution_success" and again.executed() == set()
 

@@ -5,9 +5,26 @@ import { element, letScroll, loadStyles } from "./dom.js"
 const NODES = ["WeaverPlan", "WeaverVisualizePlan"]
 const HEIGHT = 92
 
+/** The list in the node; it comes with the first note, because an empty widget would keep a place in Nodes 2.0. */
+function listOf(node) {
+  if (node.weaverNotes) return node.weaverNotes
+  const list = element("ul", { className: "weaver-notes" })
+  letScroll(list)
+  const height = () => (list.hidden ? 0 : HEIGHT)
+  const widget = node.addDOMWidget("notes", "weaver_notes_view", list, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: height,
+    getMaxHeight: height,
+  })
+  widget.serialize = false // the option keeps it out of the prompt, this one out of the saved workflow
+  node.weaverNotes = list
+  return list
+}
+
 function show(node, notes) {
-  const list = node.weaverNotes
-  if (!list) return
+  if (!notes.length && !node.weaverNotes) return
+  const list = listOf(node)
   list.hidden = !notes.length
   list.replaceChildren(...notes.map((note) => element("li", { textContent: note })))
   const [width, height] = node.computeSize()
@@ -19,24 +36,6 @@ app.registerExtension({
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return
     loadStyles()
-
-    const onNodeCreated = nodeType.prototype.onNodeCreated
-    nodeType.prototype.onNodeCreated = function () {
-      onNodeCreated?.apply(this, arguments)
-      const list = element("ul", { className: "weaver-notes", hidden: true })
-      letScroll(list)
-      const height = () => (list.hidden ? 0 : HEIGHT)
-      const widget = this.addDOMWidget("notes", "weaver_notes_view", list, {
-        serialize: false,
-        hideOnZoom: false,
-        margin: 4,
-        getMinHeight: height,
-        getMaxHeight: height,
-      })
-      widget.serialize = false // the option keeps it out of the prompt, this one out of the saved workflow
-      this.weaverNotes = list
-    }
-
     const onExecuted = nodeType.prototype.onExecuted
     nodeType.prototype.onExecuted = function (message) {
       onExecuted?.apply(this, arguments)
