@@ -11,8 +11,7 @@ def build_optimizers(parameters: dict[str, torch.nn.Parameter], config: Optimize
     """Optimizers that share all parameters among them; weights with two or more axes decay, vectors do not.
 
     With `config.muon`, matrices take orthogonalised steps (Muon), scaled to the size of AdamW's so that one learning rate
-    serves both. Embeddings and heads stay with AdamW: their rows are words, not directions. On the planner of the picture
-    book that reaches the same loss in fewer tokens. Our choice.
+    serves both. Embeddings and heads stay with AdamW: their rows are words, not directions. Our choice.
     """
     hidden = {name for name, p in parameters.items()
               if config.muon and p.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))}
