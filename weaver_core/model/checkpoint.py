@@ -54,7 +54,7 @@ class WeaverModel:
     visualizer: TwinDiT
     vae: nn.Module
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
-    fingerprint: str = "unsaved"  # changes with every weight of visualizer and vae
+    fingerprint: str = "unsaved"  # changes with every weight: the planner's features shape the picture too
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike | None = None, *, device=None, dtype: torch.dtype | None = None) -> WeaverModel:
@@ -259,7 +259,7 @@ def _read_json(path: Path) -> dict:
 def _fingerprint(folder: Path) -> str:
     """Hash of the files that decide pixels: a story drawn with other weights is drawn anew."""
     digest = hashlib.sha256()
-    for part in ("visualizer", "vae"):
+    for part in ("planner", "visualizer", "vae"):
         for path in sorted((folder / part).glob("*.safetensors")):
             with open(path, "rb") as file:
                 while block := file.read(1 << 20):

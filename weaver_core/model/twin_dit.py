@@ -45,12 +45,6 @@ class Window:
     pooled: Tensor | None
     end: Tensor
 
-    def expand(self, batch: int) -> Window:
-        """The same window for several guidance branches, without a copy."""
-        grow = lambda x: x.expand(batch, *x.shape[1:])  # noqa: E731
-        return Window(tuple(map(grow, self.keys)), tuple(map(grow, self.values)), grow(self.mask),
-                      None if self.pooled is None else grow(self.pooled), grow(self.end))
-
 
 @dataclass(slots=True)
 class ReferenceCache:
