@@ -1,4 +1,4 @@
-"""The command line: `weaver story`, `plan`, `render`, `resume`, `scores`."""
+"""The command line: `weaver story`, `plan`, `render`, `resume`, `export`, `doctor`, `scores`, `eval`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from .cast import Cast, load_cast
+from .critic import Critic
 from .errors import Cancelled, InputError, WeaverError
 from .plan import Plan, parse_markup
-from .planners import Planner
+from .planner_arguments import add_planner_arguments, critic_of, own_planner, planner_options, silence_imports, silence_libraries
+from .planners import Planner, PlannerOptions
 from .references import POLICIES
 from .request import ReferenceImage, RenderSettings, Request
 from .segments import check_aspect, check_size
@@ -21,6 +25,7 @@ from .story import StoryFolder, fresh_folder, slug
 from .story_files import MODES
 from .terminal import Display
 from .visualizers import Visualizer
+from .visualizers.diffusers_command import add_visualizer_arguments, own_visualizer, visualizer_name
 from .weave import PlanReady, weave, weave_plan, write_plan
 
 OK, ERROR, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -29,11 +34,15 @@ MAX_PLAN_BYTES = 256 * 2**20
 
 _EPILOG = """\
 examples:
-  weaver story "A small orange fox finds a red kite on the beach" --images 4
+  weaver story "A small orange fox finds a kite on the beach" --images 4
   weaver story "This is Robin. He goes to the castle." --image robin.png --seed 7 --out robins-day
   weaver plan "A blue rabbit in the snow" --images 3 > plan.md     write the plan, edit it, then
   weaver render plan.md --out rabbit                               draw it
   weaver resume rabbit                                             go on after Ctrl-C or a crash
+  weaver story "..." --planner-url http://localhost:11434 --planner-model qwen3-vl:8b     planned by your own model;
+                                                            with --critic it also looks at every image that is drawn
+  weaver render plan.md --visualizer ~/models/FLUX.2-klein-4B --quantize nf4               drawn by your own image model
+  weaver export rabbit --format pdf,epub                           a book to print and one to read
 
 exit codes: 0 everything done, 1 error, 2 wrong usage, 3 done but some images are missing, 130 interrupted
 """
@@ -44,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a story must not fail on a terminal that cannot show a letter
+    silence_imports()
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -67,9 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _story(options: argparse.Namespace) -> int:
     request, notes = _request(options, options.prompt)
     display = _display(options, notes)
-    if options.model is None:
+    if options.model is None and not (options.visualizer and (options.planner or options.planner_url)):
         _warn_of_unknown_words(request, display)
-    planner, visualizer = _load_pair(options)
+    how = planner_options(options)
+    writer = own_planner(options)
+    critic = critic_of(options, writer)
+    if options.mode == "closed-loop" and writer is not None and options.visualizer is None:
+        if critic is None:
+            raise InputError("in the closed loop the visualizer's own planner writes; leave --planner or --mode out")
+        writer = None
+    planner, visualizer = _load_pair(options, writer)
     path = Path(options.out) if options.out else fresh_folder(STORIES, slug(request.prompt))
     folder = StoryFolder.create(
         path,
@@ -81,17 +98,20 @@ def _story(options: argparse.Namespace) -> int:
     )
     display.note(f"seed {request.seed}, story folder {path}")
     with folder:
-        return _finish(folder, display, weave(request, planner, visualizer, story=folder))
+        return _finish(folder, display, _woven(request, writer, planner, visualizer, folder, critic, how))
 
 
 def _plan(options: argparse.Namespace) -> int:
     request, notes = _request(options, options.prompt)
     display = _display(options, notes)
-    if options.model is None:
-        _warn_of_unknown_words(request, display)
-    planner, _ = _load_pair(options)
+    how = planner_options(options)
+    planner = own_planner(options)
+    if planner is None:
+        if options.model is None:
+            _warn_of_unknown_words(request, display)
+        planner, _ = _load_native_pair(options)
     plan = None
-    for event in write_plan(request, planner):
+    for event in write_plan(request, planner, options=how):
         if isinstance(event, PlanReady):
             plan = event.plan
         elif not hasattr(event, "kind"):  # the text itself comes at the end, as markup
@@ -114,7 +134,11 @@ def _render(options: argparse.Namespace) -> int:
         display.warn(warning.message, warning.line, warning.column)
     if not plan.images:
         raise InputError(f"{options.plan} holds no images; put <imagine>what it shows</imagine> where they belong")
-    planner, visualizer = _load_pair(options)
+    judge = own_planner(options)
+    critic = critic_of(options, judge)
+    if judge is not None and critic is None:
+        raise InputError("the plan is there already, so a planner has nothing to write; add --critic to have it look at the images")
+    planner, visualizer = _load_pair(options, None, has_plan=True)
     path = Path(options.out) if options.out else fresh_folder(STORIES, slug(plan.title or "story"))
     folder = _open_or_create(options, plan, path, display)
     with folder:
@@ -127,6 +151,7 @@ def _render(options: argparse.Namespace) -> int:
             settings=_settings(options, folder.settings),
             only=options.only.split(",") if options.only else None,
             redraw_stale=options.redraw_stale,
+            critic=critic,
         )
         return _finish(folder, display, events)
 
@@ -136,14 +161,16 @@ def _resume(options: argparse.Namespace) -> int:
         display = _display(options, folder.warnings)
         _check_model(folder, options)
         request = folder.request
-        planner, visualizer = _load_pair(options)
+        writer = own_planner(options)
+        critic = critic_of(options, writer)
+        planner, visualizer = _load_pair(options, writer, has_plan=folder.plan is not None)
         if folder.plan is not None:
             events = weave_plan(
                 folder.plan, visualizer, planner=planner, request=request, story=folder,
-                redraw_stale=options.redraw_stale,
+                redraw_stale=options.redraw_stale, critic=critic,
             )  # fmt: skip
         else:
-            events = weave(request, planner, visualizer, story=folder)
+            events = _woven(request, writer, planner, visualizer, folder, critic, planner_options(options))
         return _finish(folder, display, events)
 
 
@@ -160,6 +187,25 @@ def _scores(options: argparse.Namespace) -> int:
 
 
 # ---- parts of commands
+
+
+def _woven(
+    request: Request, writer: Planner | None, planner: Planner, visualizer: Visualizer, folder: StoryFolder, critic: Critic | None,
+    options: PlannerOptions,
+):  # fmt: skip
+    """The events of a story that `writer` plans, if there is one; the visualizer's own planner then only reads the plan."""
+    if writer is None or folder.mode == "closed-loop":
+        yield from weave(request, planner, visualizer, story=folder, critic=critic, options=options)
+        return
+    plan = None
+    for event in write_plan(request, writer, story=folder, options=options):
+        if isinstance(event, PlanReady):
+            plan = event.plan  # weave_plan tells it
+        else:
+            yield event
+    if critic is None and hasattr(writer, "unload"):
+        writer.unload()
+    yield from weave_plan(plan, visualizer, planner=planner, request=request, story=folder, critic=critic)
 
 
 def _finish(folder: StoryFolder, display: Display, events) -> int:
@@ -200,9 +246,14 @@ def _request(options: argparse.Namespace, prompt: str) -> tuple[Request, list[st
         picture, more = ReferenceImage.read(path)
         images.append(picture)
         notes += more
+    known = Cast()
+    for folder in getattr(options, "cast", None) or ():
+        known = known.joined(load_cast(folder))
     request, more = Request(
         prompt=prompt,
-        images=tuple(images),
+        images=known.pictures + tuple(images),
+        cast=known.members,
+        style=getattr(options, "style", ""),
         num_images=getattr(options, "images", None),
         size=getattr(options, "size", None),
         aspect=getattr(options, "aspect", None),
@@ -220,9 +271,8 @@ def _settings(options: argparse.Namespace, otherwise: RenderSettings | None = No
         value = getattr(options, name)
         return getattr(otherwise, name) if value is None else value
 
-    return RenderSettings(
-        steps=given("steps"), guidance=given("guidance"), reference_guidance=given("reference_guidance")
-    )
+    names = ("steps", "guidance", "reference_guidance", "check_images", "max_references")
+    return replace(otherwise, **{name: given(name) for name in names})
 
 
 def _open_or_create(options: argparse.Namespace, plan: Plan, path: Path, display: Display) -> StoryFolder:
@@ -303,12 +353,29 @@ def _warn_of_unknown_words(request: Request, display: Display) -> None:
 # ---- models
 
 
-def _load_pair(options: argparse.Namespace) -> tuple[Planner, Visualizer]:
+def _load_pair(options: argparse.Namespace, writer: Planner | None, *, has_plan: bool = False) -> tuple[Planner | None, Visualizer]:
+    """What draws, and the planner that belongs to it or, for an image model of the user's own, writes for it.
+
+    Such a model needs no planner beside a plan; without `writer` the embedded one writes.
+    """
+    visualizer = own_visualizer(options)
+    if visualizer is None:
+        return _load_native_pair(options)
+    return (writer if writer is not None or has_plan else _load_native_pair(options)[0]), visualizer
+
+
+def _load_native_pair(options: argparse.Namespace) -> tuple[Planner, Visualizer]:
     """Planner and visualizer of a native model folder; the embedded picture-book pair without one."""
     from .planners.native import NativePlanner
     from .visualizers.native import NativeVisualizer
 
     model = _load_model(options)
+    if getattr(options, "lora", None) and options.visualizer is None:
+        from .model.lora import with_loras
+        from .visualizers.diffusers_folder import Lora
+
+        loras = [Lora.read(text) for text in options.lora]
+        model = with_loras(model, [(lora.path, lora.strength) for lora in loras])
     return NativePlanner(model), NativeVisualizer(model)
 
 
@@ -317,7 +384,7 @@ def _load_model(options: argparse.Namespace):
 
     from .model.checkpoint import WeaverModel
 
-    _silence_libraries()
+    silence_libraries()
     dtype = getattr(torch, options.dtype) if options.dtype else None
     try:
         device = torch.device(options.device) if options.device else None
@@ -329,24 +396,18 @@ def _load_model(options: argparse.Namespace):
     return WeaverModel.from_pretrained(options.model, device=device, dtype=dtype)
 
 
-def _silence_libraries() -> None:
-    """Their bars and advice would run through the story's text."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
 def _model_name(options: argparse.Namespace) -> str:
+    if options.visualizer is not None:
+        return visualizer_name(options)
     return str(Path(options.model).resolve()) if options.model else ""
 
 
 def _check_model(folder: StoryFolder, options: argparse.Namespace) -> None:
     """The folder says which model it was made with; it is named, never loaded without being asked for."""
-    if folder.made_with and not options.model:
+    if folder.made_with and not options.model and options.visualizer is None:
         raise InputError(
-            f"{folder.folder} was made with the model in {folder.made_with}; give --model with that folder (or with "
-            "another one, which draws every image anew)"
+            f"{folder.folder} was made with the model in {folder.made_with}; give --model with that folder, or --visualizer for "
+            "an image model of your own (another one draws every image anew)"
         )
 
 
@@ -354,6 +415,11 @@ def _check_model(folder: StoryFolder, options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .doctor_command import HELP as DOCTOR_HELP
+    from .doctor_command import add_doctor_arguments, run_doctor
+    from .evaluation.cli import add_eval_parser
+    from .export.command import HELP, add_export_arguments, run_export
+
     parser = argparse.ArgumentParser(
         prog="weaver",
         description="One prompt becomes an illustrated story: text and pictures that belong together.",
@@ -372,11 +438,14 @@ def _parser() -> argparse.ArgumentParser:
     _drawing_arguments(story)
     _size_arguments(story)
     _model_arguments(story)
+    add_visualizer_arguments(story)
+    add_planner_arguments(story, draws=True)
 
     plan = _command(commands, "plan", _plan, "write a plan only; prints it as markup (--json: as JSON)")
     _prompt_arguments(plan)
     plan.add_argument("--out", metavar="FILE", help="write it to a file instead")
     _model_arguments(plan)
+    add_planner_arguments(plan, draws=False)
 
     render = _command(commands, "render", _render, "draw the images of a plan")
     render.add_argument("plan", metavar="PLAN", help="a file of markup (.md) or JSON (.json); - = standard input")
@@ -389,15 +458,23 @@ def _parser() -> argparse.ArgumentParser:
     _drawing_arguments(render)
     _size_arguments(render)
     _model_arguments(render)
+    add_visualizer_arguments(render)
+    add_planner_arguments(render, draws=True, writes=False)
 
     resume = _command(commands, "resume", _resume, "go on with a story that was interrupted")
     resume.add_argument("folder", metavar="DIR", help="the story folder")
     resume.add_argument("--redraw-stale", action="store_true", help="draw anew what was drawn from older references")
     _model_arguments(resume)
+    add_visualizer_arguments(resume)
+    add_planner_arguments(resume, draws=True)
 
     scores = _command(commands, "scores", _scores, "measure the picture-book model on held-out data")
     scores.add_argument("--quick", action="store_true", help="less data: a rough look")
     _model_arguments(scores)
+
+    add_export_arguments(_command(commands, "export", run_export, HELP))
+    add_eval_parser(commands)
+    add_doctor_arguments(_command(commands, "doctor", run_doctor, DOCTOR_HELP))
     return parser
 
 
@@ -416,6 +493,8 @@ def _prompt_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", metavar="FILE", action="append", help="a picture to be consistent with (repeat it)")
     parser.add_argument("--seed", type=int, help="decides everything left to chance (default: another one each time)")
     parser.add_argument("--language", metavar="CODE", default="en", help="language of the story (default: en)")
+    parser.add_argument("--style", metavar="TEXT", default="", help='how all images shall look, such as "watercolour, soft light"')
+    parser.add_argument("--cast", metavar="DIR", action="append", help="a saved cast, whose characters the story knows (repeat it)")
 
 
 def _drawing_arguments(parser: argparse.ArgumentParser) -> None:
@@ -424,8 +503,11 @@ def _drawing_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--guidance", type=float, help="how strongly the dense prompt is followed; 1 = no guidance")
     group.add_argument("--reference-guidance", type=float, help="how strongly references are followed; 1 = no guidance")
     group.add_argument("--references", choices=POLICIES, default="auto",
-                       help="auto: the cast's own pictures, the user's, or first appearances (default); user: the user's "
-                       "only; none")
+                       help="what images are drawn from where the plan does not say. "
+                       + "; ".join(f"{name}: {what}" for name, what in POLICIES.items()))
+    group.add_argument("--max-references", metavar="N", type=int, help="references per image (default: as many as the model takes)")
+    group.add_argument("--check-images", action=argparse.BooleanOptionalAction, default=None,
+                       help="draw an image that is blank, a grid of panels or a copy once more (default: do)")
 
 
 def _size_arguments(parser: argparse.ArgumentParser) -> None:
@@ -435,7 +517,7 @@ def _size_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--model", "--planner", metavar="FOLDER", dest="model",
+    group.add_argument("--model", metavar="FOLDER",
                        help="a model folder (default: the embedded picture-book model)")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     group.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="number format (default: by device)")

@@ -56,7 +56,7 @@ def write_error(error: OSError, path: Path, num_bytes: int) -> StoryError:
     if error.errno in _NO_SPACE:
         return StoryError(
             f"the disk is full: {path.name} needs {max(1, num_bytes >> 10)} KB. Everything finished before is kept in "
-            f"{path.parent}; free some space and go on with 'weaver resume'"
+            f"{path.parent}; free some space and start it again (a story: 'weaver resume')"
         )
     return StoryError(f"{path} cannot be written: {error.strerror or error}")
 

@@ -28,3 +28,15 @@ class Cancelled(WeaverError):
 
     def __init__(self, message: str = "stopped; everything finished before is kept"):
         super().__init__(message)
+
+
+def reason(error: Exception) -> str:
+    """What to tell the user of any error: its message where that is written for them, else its type along with it."""
+    text = str(error).strip()
+    return text if isinstance(error, (WeaverError, ValueError)) and text else f"{type(error).__name__}: {text}"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of an error, short enough to stand in a message of ours."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .critic import Verdict
 from .plan import ImageSegment, Plan
 from .rendering import Rendering
 from .story import Story
@@ -61,6 +62,17 @@ class ImageReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageJudged:
+    """The critic has looked at a drawing of an image, the first one or a later `attempt`; `redraws` = it asks for another."""
+
+    segment_id: str
+    attempt: int
+    image: Image
+    verdict: Verdict
+    redraws: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warning:
     """Something the user should know; the story goes on. Line and column where it is about markup."""
 
@@ -78,4 +90,4 @@ class Finished:
     missing: tuple[str, ...]
 
 
-Event = TextDelta | ImagePlanned | PlanReady | StepProgress | ImageReady | Warning | Finished
+Event = TextDelta | ImagePlanned | PlanReady | StepProgress | ImageJudged | ImageReady | Warning | Finished

@@ -6,17 +6,19 @@ from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .errors import Cancelled, StoryError, WeaverError
+from .errors import Cancelled, StoryError, WeaverError, reason
 from .events import Event, Finished, ImageReady, StepProgress, Warning
-from .pictures import image_key
+from .out_of_memory import Frugal, give_back, is_out_of_memory
 from .plan import ImageSegment, Plan, image_seed
 from .planners import FeaturePlanner, Planner
-from .rendering import Rendering, UsedReference, rendering_key
+from .redraw import Drawing, Redraws
 from .references import ReferenceChoice, choose_references
+from .rendering import Rendering, UsedReference, is_only_stale, rendering_key
 from .request import ReferenceImage, RenderSettings, Request
 from .story import Story
 from .turns import in_turns
 from .visualizers import Shot, Visualizer
+from .visualizers.slots import Slot, with_looks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 class Painter:
     """Draws the images of one plan."""
 
-    def __init__(self, plan, visualizer, planner, request, story, settings, policy, cancel):
+    def __init__(self, plan, visualizer, planner, request, story, settings, policy, cancel, critic=None):
         self.plan: Plan = plan
         self.visualizer: Visualizer = visualizer
         self.planner: Planner | None = planner
@@ -36,6 +38,8 @@ class Painter:
         self.settings: RenderSettings = settings or story.settings
         self.policy: str = policy or story.policy
         self.cancel: CancelCheck = cancel
+        self.redraws = Redraws(self, critic)
+        self._most_references: int | None = None  # fewer than the visualizer takes, where its memory was full
         self._said_sizes: set[str] = set()
 
     def paint_all(self, *, only: Collection[str] | None = None, redraw_stale: bool = False) -> Iterator[Event]:
@@ -60,40 +64,79 @@ class Painter:
             if current:
                 yield from self._cached(segment, index, current)
             return
+        saved = False
+        while True:
+            try:
+                yield from self._find_or_draw(segment, index, current, redraw_stale, history)
+                return
+            except (Cancelled, StoryError):
+                self.cancel.check()  # what the caller's `cancel` raised comes first
+                raise
+            except Exception as error:
+                self.cancel.check()
+                message, is_full = f"{segment.id} could not be drawn: {reason(error)}", is_out_of_memory(error)
+            told = self._save_memory(segment) if is_full and not saved else ""
+            if not told:
+                self.story.note_failure(segment.id, message)
+                yield Warning(message=f"{message}. The other images are not affected", segment_id=segment.id)
+                return
+            saved = True
+            yield Warning(message=f"{segment.id}: the memory is full; {told}", segment_id=segment.id)
+
+    def _find_or_draw(
+        self,
+        segment: ImageSegment,
+        index: int,
+        current: Rendering | None,
+        redraw_stale: bool,
+        history: tuple[HistoryItem, ...],
+    ) -> Generator[Event, None, None]:
         choices, notes = self._choose(segment)
-        rendering = self._rendering(segment, choices)
-        if current and not redraw_stale and _is_only_stale(current, rendering):
+        wanted = rendering = self._rendering(segment, choices)
+        if current and not redraw_stale and is_only_stale(current, rendering):
             rendering = current
         known = current if current and current.key == rendering.key else self.story.find(rendering.key)
-        if known:
-            yield from self._cached(segment, index, self.story.reuse(known, segment.id))
-            return
-        for note in notes:
-            yield Warning(message=note, segment_id=segment.id)
-        yield from self._say_size(segment, rendering.size)
-        try:
-            image = yield from self._draw(segment, choices, rendering, history)
-        except (Cancelled, StoryError):
-            self.cancel.check()  # what the caller's `cancel` raised comes first
-            raise
-        except Exception as error:
-            self.cancel.check()
-            message = f"{segment.id} could not be drawn: {_reason(error)}"
-            self.story.note_failure(segment.id, message)
-            yield Warning(message=f"{message}. The other images are not affected", segment_id=segment.id)
-            return
+        drawing = Drawing(segment=segment, choices=choices, rendering=rendering, history=history)
+        is_known = bool(known) and (self.settings.check_images or known.drawn_seed is None or known.verdict is not None)
+        if is_known:
+            rendering = self.story.reuse(known, segment.id)
+            if self.redraws.critic is None or rendering.verdict is not None or rendering.key != wanted.key:
+                yield from self._cached(segment, index, rendering)
+                return
+            image = self.story.image(segment.id)
+        else:
+            for note in notes:
+                yield Warning(message=note, segment_id=segment.id)
+            yield from self._say_size(segment, rendering.size)
+            image, rendering = yield from self.redraws.draw(drawing)
+        image, rendering = yield from self.redraws.judged(replace(drawing, rendering=rendering), image)
         self.cancel.check()
-        rendering = self.story.keep(replace(rendering, image_key=image_key(image)), image)
-        yield self._ready(segment, index, image, rendering, cached=False)
+        if not is_known or rendering.verdict is not None:
+            rendering = self.story.keep(rendering, image)
+        yield self._ready(segment, index, image, rendering, cached=is_known and rendering.drawn_seed == known.drawn_seed)
+
+    def _save_memory(self, segment: ImageSegment) -> str:
+        """Asks for less memory from here on, and says what is given up; "" when there is nothing."""
+        give_back()
+        num_references = len(self._choose(segment)[0])
+        if num_references > 1:
+            self._most_references = num_references // 2
+            fewer = "1 reference" if self._most_references == 1 else f"{self._most_references} references"
+            return f"from here on an image is drawn from at most {fewer} instead of {num_references}"
+        return self.visualizer.save_memory() if isinstance(self.visualizer, Frugal) else ""
 
     def _choose(self, segment: ImageSegment) -> tuple[tuple[ReferenceChoice, ...], tuple[str, ...]]:
+        able = self.visualizer.capabilities
         return choose_references(
             self.plan,
             segment,
             drawn=self.story.renderings,
             user_images=[picture.name for picture in self.request.images],
-            budget=self.visualizer.capabilities.max_references,
+            budget=min(_default(limit, able.max_references) for limit in
+                       (able.max_references, self.settings.max_references, self._most_references)),
             policy=self.policy,
+            max_tokens=self.settings.max_reference_tokens,
+            tokens_of=lambda choice: able.reference_tokens(self._source_size(choice)),
         )
 
     def _rendering(self, segment: ImageSegment, choices: tuple[ReferenceChoice, ...]) -> Rendering:
@@ -102,7 +145,7 @@ class Painter:
         size = able.fit_size(*self._wanted_size(segment))
         references = tuple(UsedReference(source=choice.source, key=self._source_key(choice)) for choice in choices)
         facts = {
-            "prompt": segment.prompt,
+            "prompt": self.words(segment, choices),
             "size": size,
             "seed": image_seed(self.request.seed, segment.id) if segment.seed == "auto" else segment.seed,
             "visualizer": self.visualizer.fingerprint,
@@ -112,6 +155,12 @@ class Painter:
         }
         key = rendering_key(reference_keys=[used.key for used in references], **facts)
         return Rendering(segment_id=segment.id, key=key, image_key="", references=references, **facts)
+
+    def words(self, segment: ImageSegment, choices: tuple[ReferenceChoice, ...]) -> str:
+        """What the visualizer is told: the dense prompt, with the looks of those whom no reference shows."""
+        if self.visualizer.capabilities.needs_context:
+            return segment.prompt
+        return with_looks(self.plan, segment, {choice.member for choice in choices})
 
     def _source_key(self, choice: ReferenceChoice) -> str:
         if choice.kind == "user":
@@ -126,18 +175,19 @@ class Painter:
             return self._user_image(choice.source).image
         return self.story.image(choice.source)
 
-    def _draw(
-        self,
-        segment: ImageSegment,
-        choices: tuple[ReferenceChoice, ...],
-        rendering: Rendering,
-        history: tuple[HistoryItem, ...],
-    ) -> Generator[Event, None, Image]:
+    def _source_size(self, choice: ReferenceChoice) -> tuple[int, int]:
+        if choice.kind == "user":
+            return self._user_image(choice.source).image.size
+        return self.story.renderings[choice.source].size
+
+    def shot(self, drawing: Drawing) -> Shot:
+        segment, choices, rendering = drawing.segment, drawing.choices, drawing.rendering
         context = None
         if isinstance(self.planner, FeaturePlanner):
-            context = self.planner.context(self.plan, segment, self.request, history=history)
-        shot = Shot(
-            prompt=segment.prompt,
+            plan = replace(self.plan, segments=tuple(segment if s.id == segment.id else s for s in self.plan.segments))
+            context = self.planner.context(plan, segment, self.request, history=drawing.history)
+        return Shot(
+            prompt=rendering.prompt,
             size=rendering.size,
             seed=rendering.seed,
             steps=rendering.steps,
@@ -145,9 +195,11 @@ class Painter:
             reference_guidance=rendering.reference_guidance,
             references=tuple(self._source_image(choice) for choice in choices),
             reference_keys=tuple(used.key for used in rendering.references),
+            slots=tuple(Slot(member=choice.member, is_user=choice.kind == "user") for choice in choices),
             context=context,
         )
 
+    def draw(self, segment: ImageSegment, shot: Shot) -> Generator[Event, None, Image]:
         def work(emit):
             def on_step(step: int, total: int, preview: Image | None = None) -> None:
                 emit(StepProgress(segment_id=segment.id, step=step, total=total, preview=preview))
@@ -155,8 +207,10 @@ class Painter:
             return self.visualizer.render(shot, on_step=on_step, cancel=self.cancel)
 
         image = yield from in_turns(work)
-        if image.size != rendering.size:
-            raise WeaverError(f"the visualizer drew {image.size} pixels where {rendering.size} were asked for")
+        for note in getattr(self.visualizer, "notes", ()):
+            yield Warning(message=f"{segment.id}: {note}", segment_id=segment.id)
+        if image.size != shot.size:
+            raise WeaverError(f"the visualizer drew {image.size} pixels where {shot.size} were asked for")
         return image.convert("RGB")
 
     def _cached(self, segment: ImageSegment, index: int, rendering: Rendering) -> Iterator[Event]:
@@ -183,17 +237,6 @@ class Painter:
             self._said_sizes.add(wish)  # once per story, not once per page
             message = f"{wish} cannot be drawn; the nearest that this visualizer can is {drawn[0]} x {drawn[1]}"
             yield Warning(message=message, segment_id=segment.id)
-
-
-def _is_only_stale(current: Rendering, wanted: Rendering) -> bool:
-    """Whether all that has changed since an image was drawn is that its references have been drawn anew."""
-    if [used.source for used in current.references] != [used.source for used in wanted.references]:
-        return False
-    same_but_keys = replace(
-        wanted, key=current.key, image_key=current.image_key, references=current.references, file=current.file,
-        file_hash=current.file_hash,
-    )  # fmt: skip
-    return same_but_keys == current
 
 
 def end_story(story: Story, plan: Plan) -> Iterator[Event]:
@@ -233,8 +276,3 @@ def as_cancel(cancel: Callable[[], bool] | None) -> CancelCheck:
 
 def _default(value, otherwise):
     return otherwise if value is None else value
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return text if isinstance(error, (WeaverError, ValueError)) and text else f"{type(error).__name__}: {text}"

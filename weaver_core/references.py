@@ -6,13 +6,23 @@ is always shown to the visualizer as it was first: its sheet, the user's picture
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from .errors import InputError
 from .plan import ImageSegment, Plan
 
-POLICIES = ("auto", "user", "none")
+# What each policy shows an image for which the plan names no references; a member is "known" by its own pictures (a sheet, the
+# user's), else by its first appearance in the story.
+POLICIES = {
+    "auto": "everybody whom the image shows as they are known, and the user's other pictures; without a cast the user's "
+    "pictures, else the first image",
+    "user": "the user's pictures only",
+    "cast": "everybody whom the image shows as they are known, and nothing else; without a cast all characters of the story",
+    "first": "the story's first image, or the user's pictures for that one itself",
+    "previous": "the image before it, or the user's pictures for the first",
+    "none": "nothing",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,37 +42,50 @@ def choose_references(
     user_images: Sequence[str],
     budget: int,
     policy: str = "auto",
+    max_tokens: int | None = None,
+    tokens_of: Callable[[ReferenceChoice], int] | None = None,
 ) -> tuple[tuple[ReferenceChoice, ...], tuple[str, ...]]:
     """The references in slot order (at most `budget`), and sentences about wishes that could not be met.
 
     drawn         ids of the images drawn so far; only those before the segment in the plan are considered
     user_images   names of the user's pictures
-    policy        "auto", "user" (the user's pictures only) or "none"; what a segment names itself always wins
+    policy        one of POLICIES; what a segment names itself always wins
+    max_tokens    of all references together, as `tokens_of` counts them; None = no such limit
 
     "auto": for each member of the image's cast, in order, its own references (sheet, user's picture), else its first
     appearance in the story; user's pictures that belong to no member come between the two. Where the image names
-    no cast: the user's pictures, else the story's first image. One source takes one slot.
+    no cast: the user's pictures (of every member the first before a second one), else the story's first image. One
+    source takes one slot.
     """
     if policy not in POLICIES:
         raise InputError(f"reference policy is {policy!r}; it must be one of {', '.join(POLICIES)}")
     chooser = _Chooser(plan, segment, drawn, user_images)
     if segment.references != "auto":
         choices = chooser.explicit(segment.references)
-    elif policy == "none":
-        choices = []
-    elif policy == "user":
-        choices = [ReferenceChoice(source=name, kind="user") for name in user_images]
     else:
-        choices = chooser.automatic()
+        choices = chooser.by_policy(policy)
     by_source: dict[str, ReferenceChoice] = {}
     for choice in choices:
         by_source.setdefault(choice.source, choice)
     unique = tuple(by_source.values())
     notes = chooser.notes
-    if segment.references != "auto" and len(unique) > budget:
-        left_out = ", ".join(choice.source for choice in unique[budget:])
-        notes.append(f"{segment.id}: only {budget} references can be used; left out: {left_out}")
-    return unique[:budget], tuple(notes)
+    num_used = _num_within(unique[:budget], max_tokens, tokens_of)
+    if segment.references != "auto" and len(unique) > num_used:
+        left_out = ", ".join(choice.source for choice in unique[num_used:])
+        notes.append(f"{segment.id}: only {num_used} references can be used; left out: {left_out}")
+    return unique[:num_used], tuple(notes)
+
+
+def _num_within(choices: Sequence[ReferenceChoice], max_tokens: int | None, tokens_of) -> int:
+    """How many of the first choices fit into so many tokens."""
+    if max_tokens is None or tokens_of is None:
+        return len(choices)
+    num_tokens = 0
+    for count, choice in enumerate(choices):
+        num_tokens += tokens_of(choice)
+        if num_tokens > max_tokens:
+            return count
+    return len(choices)
 
 
 class _Chooser:
@@ -75,12 +98,22 @@ class _Chooser:
         index = next((i for i, image in enumerate(images) if image.id == segment.id), len(images))
         self.earlier = [image for image in images[:index] if image.id in drawn]
 
+    def by_policy(self, policy: str) -> list[ReferenceChoice]:
+        if policy == "auto":
+            return self.automatic()
+        if policy == "cast":
+            known = (self._own_reference(name) or self._first_appearance(name) for name in self._shown())
+            return [choice for choice in known if choice]
+        if policy in ("first", "previous") and self.earlier:
+            image = self.earlier[0 if policy == "first" else -1]
+            return [ReferenceChoice(source=image.id, kind="image")]
+        return [] if policy == "none" else self._all_user_images()
+
     def automatic(self) -> list[ReferenceChoice]:
         users = [ReferenceChoice(source=name, kind="user") for name in self._unbound_user_images()]
         if not self.segment.cast:
-            everything = [ReferenceChoice(source=name, kind="user") for name in self.user_images]
             first = [ReferenceChoice(source=image.id, kind="image") for image in self.earlier[:1]]
-            return everything or first
+            return self._all_user_images() or first
         own: list[ReferenceChoice] = []
         appearances: list[ReferenceChoice] = []
         for name in self.segment.cast:
@@ -91,8 +124,9 @@ class _Chooser:
                 appearances.append(choice)
         if users:
             return own + users + appearances
-        # Slot order is cast order, whichever kind of reference a member has.
-        order = {name: i for i, name in enumerate(self.segment.cast)}
+        # Slot order is cast order, whichever kind of reference a member has; heroes come before places, which matter less.
+        places = {member.name for member in self.plan.cast if member.kind == "place"}
+        order = {name: (name in places, i) for i, name in enumerate(self.segment.cast)}
         return sorted(own + appearances, key=lambda choice: order[choice.member])
 
     def explicit(self, names: tuple[str, ...]) -> list[ReferenceChoice]:
@@ -125,6 +159,18 @@ class _Chooser:
             if member in image.cast:
                 return ReferenceChoice(source=image.id, kind="image", member=member)
         return None
+
+    def _shown(self) -> tuple[str, ...]:
+        """Whom the image shows; everybody where it does not say, heroes before places."""
+        members = sorted(self.plan.cast, key=lambda member: member.kind == "place")
+        return self.segment.cast or tuple(member.name for member in members)
+
+    def _all_user_images(self) -> list[ReferenceChoice]:
+        """All of the user's pictures; where not all can be used, second pictures of a member are the first to go."""
+        second = {name for member in self.plan.cast for name in member.references[1:]}
+        second -= {member.references[0] for member in self.plan.cast if member.references}
+        ordered = sorted(self.user_images, key=lambda name: name in second)
+        return [ReferenceChoice(source=name, kind="user") for name in ordered]
 
     def _unbound_user_images(self) -> list[str]:
         bound = {name for member in self.plan.cast for name in member.references}

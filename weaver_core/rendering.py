@@ -6,13 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from .critic import MAX_PROMPT_LENGTH, Verdict, verdict_from_json
 from .plan import check_keys
-from .segments import SEGMENT_ID, kind_of
+from .segments import ILLEGAL, MAX_SEED, SEGMENT_ID, kind_of
 
 _IMAGE_FILE = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9_-]{0,63}-[0-9a-f]{12}\.png\Z")
 _HASH = re.compile(r"[0-9a-f]{32,64}\Z")
+FAULT = re.compile(r"(blank|grid|copy of [A-Za-z0-9][A-Za-z0-9_-]{0,63})?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,11 @@ class Rendering:
     key         hash of all that decides it: an equal key need not be drawn again
     image_key   hash of its pixels
     file        path inside the story folder; "" in memory
+    fault       what the image looks wrong by (picture_faults.py), "" = nothing: a mark for people, it decides nothing
+    redrawn     the fault for which it was drawn a second time, "" = it was not
+    drawn_seed  the seed of a later drawing, where that is the one that was kept; None = `seed`
+    drawn_prompt  the dense prompt in the critic's words, where it was drawn under those; "" = `prompt`
+    verdict     what the critic found in it; None = it was not asked
     """
 
     segment_id: str
@@ -45,6 +52,11 @@ class Rendering:
     references: tuple[UsedReference, ...] = ()
     file: str = ""
     file_hash: str = ""
+    fault: str = ""
+    redrawn: str = ""
+    drawn_seed: int | None = None
+    drawn_prompt: str = ""
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +128,18 @@ def stale_images(renderings: Mapping[str, Rendering]) -> tuple[Stale, ...]:
     )
 
 
+def is_only_stale(current: Rendering, wanted: Rendering) -> bool:
+    """Whether all that has changed since an image was drawn is that its references have been drawn anew."""
+    if [used.source for used in current.references] != [used.source for used in wanted.references]:
+        return False
+    same_but_keys = replace(
+        wanted, key=current.key, image_key=current.image_key, references=current.references, file=current.file,
+        file_hash=current.file_hash, fault=current.fault, redrawn=current.redrawn, drawn_seed=current.drawn_seed,
+        drawn_prompt=current.drawn_prompt, verdict=current.verdict,
+    )  # fmt: skip
+    return same_but_keys == current
+
+
 # ---- in the journal
 
 
@@ -130,7 +154,9 @@ def rendering_from_json(record: dict) -> Rendering:
     fields["segment_id"] = record.get("segment")
     texts = ("segment_id", "key", "image_key", "visualizer", "prompt", "file", "file_hash")
     numbers = ("seed", "steps", "guidance", "reference_guidance")
-    check_keys("image", fields, required=texts + numbers + ("size", "references"))
+    marks = ("fault", "redrawn", "drawn_seed", "drawn_prompt", "verdict")  # stories of earlier versions have none
+    check_keys("image", fields, required=texts + numbers + ("size", "references"), optional=marks)
+    _check_marks(fields)
     for name in texts:
         if not isinstance(fields[name], str):
             raise ValueError(f"image.{name}: expected text, got {kind_of(fields[name])}")
@@ -150,6 +176,20 @@ def rendering_from_json(record: dict) -> Rendering:
     fields["size"] = tuple(fields["size"])
     fields["references"] = tuple(_used_reference(item) for item in fields["references"])
     return Rendering(**fields)
+
+
+def _check_marks(fields: dict) -> None:
+    for name in ("fault", "redrawn"):
+        if not isinstance(fields.get(name, ""), str) or not FAULT.match(fields.get(name, "")):
+            raise ValueError(f"image.{name}: {str(fields[name])[:80]!r} is no fault of a picture")
+    seed = fields.get("drawn_seed")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED):
+        raise ValueError("image.drawn_seed: expected a seed or nothing")
+    prompt = fields.get("drawn_prompt", "")
+    if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT_LENGTH or ILLEGAL.search(prompt):
+        raise ValueError("image.drawn_prompt: expected a dense prompt")
+    if fields.get("verdict") is not None:
+        fields["verdict"] = verdict_from_json(fields["verdict"])
 
 
 def _used_reference(data: object) -> UsedReference:

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from .errors import InputError
+from .image_count import asked_images
 from .pictures import image_key, read_picture
 from .plan import CastMember
 from .segments import ILLEGAL, MAX_SEED, check_aspect, check_language, check_size, kind_of
@@ -17,6 +18,8 @@ MAX_WORDS = 2_000
 MAX_CHARACTERS = 20_000
 MAX_IMAGES = 64  # a picture book has 32 pages; above 64 no planner keeps one story together (our choice)
 MAX_REFERENCES = 16
+MAX_STYLE = 500
+MAX_CAST = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +51,17 @@ class RenderSettings:
 
     guidance            how strongly the dense prompt is followed; 1 = no guidance
     reference_guidance  how strongly the references are followed; 1 = no guidance
+    check_images        look at every image that was drawn, and draw one that is blank, a grid or a copy once more
+    max_references      images that one image may be drawn from, and ...
+    max_reference_tokens    ... how many of the visualizer's tokens they may have together; None = as many as it can
     """
 
     steps: int | None = None
     guidance: float | None = None
     reference_guidance: float | None = None
+    check_images: bool = True
+    max_references: int | None = None
+    max_reference_tokens: int | None = None
 
     def __post_init__(self):
         if self.steps is not None and not (isinstance(self.steps, int) and 1 <= self.steps <= 1000):
@@ -61,14 +70,21 @@ class RenderSettings:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 100):
                 raise InputError(f"{name} is {value}; it must lie in 0..100")
+        if not isinstance(self.check_images, bool):
+            raise InputError(f"check_images is {str(self.check_images)[:40]}; it must be true or false")
+        for name in ("max_references", "max_reference_tokens"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**31):
+                raise InputError(f"{name} is {str(value)[:40]}; it must be a whole number, 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What the user asks.
 
-    num_images    None = the planner decides
+    num_images    None = as many as the prompt asks for in words ("in four pictures"); else the planner decides
     size, aspect  for images whose segment says neither; size wins
+    style         how all images shall look, in words: "watercolour, soft light"; "" = the planner decides
     cast          characters known beforehand; they join the plan's cast
     seed          decides everything that is left to chance
     """
@@ -79,8 +95,14 @@ class Request:
     size: tuple[int, int] | None = None
     aspect: str | None = None
     language: str = "en"
+    style: str = ""
     cast: tuple[CastMember, ...] = ()
     seed: int = 0
+
+    @property
+    def wanted_images(self) -> int | None:
+        """How many images there shall be, by number or in words; None = the planner decides."""
+        return self.num_images if self.num_images is not None else asked_images(self.prompt)
 
     def validated(self) -> tuple[Request, tuple[str, ...]]:
         """The request made safe to use, and sentences about what was changed. InputError when it cannot be used."""
@@ -92,7 +114,7 @@ class Request:
             prompt = ILLEGAL.sub(" ", prompt).strip()
             notes.append("the prompt holds control characters; they are read as spaces")
         if not prompt:
-            raise InputError("the prompt is empty; say what the story is about, such as 'a fox who finds a red kite'")
+            raise InputError("the prompt is empty; say what the story is about, such as 'a fox who finds a kite'")
         num_words = len(prompt.split())
         if num_words > MAX_WORDS or len(prompt) > MAX_CHARACTERS:
             got = f"{num_words:,} words" if num_words > MAX_WORDS else f"{len(prompt):,} characters"
@@ -102,7 +124,24 @@ class Request:
                 "where images belong and render it as a plan (weaver render PLAN.md). Nothing was written"
             )
         self._check_numbers()
-        return replace(self, prompt=prompt, images=self._named_images(notes)), tuple(notes)
+        style = self._checked_style()
+        self._check_cast()
+        return replace(self, prompt=prompt, style=style, images=self._named_images(notes)), tuple(notes)
+
+    def _checked_style(self) -> str:
+        if not isinstance(self.style, str):
+            raise InputError(f"style: expected text, got {kind_of(self.style)}")
+        style = " ".join(ILLEGAL.sub(" ", self.style).split())
+        if len(style) > MAX_STYLE:
+            raise InputError(f"style: {len(style)} characters; at most {MAX_STYLE} are read. Say in fewer words how images shall look")
+        return style
+
+    def _check_cast(self) -> None:
+        names = [member.name for member in self.cast]
+        if len(names) > MAX_CAST:
+            raise InputError(f"the cast has {len(names)} members; at most {MAX_CAST} can be given, and the planner adds others")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"the cast has {', '.join(twice[:5])} twice; every member has a name of its own")
 
     def _check_numbers(self) -> None:
         if self.num_images is not None:

@@ -319,7 +319,10 @@ class StoryFolder(Story):
     def keep(self, rendering: Rendering, image: Image.Image, *, texts: Mapping[str, str] | None = None) -> Rendering:
         self._check_writable()
         data = encode_png(image, texts)
-        file = f"images/{rendering.segment_id}-{rendering.key[:12]}.png"
+        # Another drawing for the same key gets a file of its own: the journal vouches for the content of the earlier one.
+        earlier = self.renderings.get(rendering.segment_id)
+        is_second = earlier is not None and earlier.key == rendering.key and earlier.image_key != rendering.image_key
+        file = f"images/{rendering.segment_id}-{(rendering.image_key if is_second else rendering.key)[:12]}.png"
         rendering = replace(rendering, file=file, file_hash=hashlib.sha256(data).hexdigest())
         write_whole(self.folder / file, data)
         self._journal.append(rendering_to_json(rendering))

@@ -57,6 +57,7 @@ def json_bytes(data: dict) -> bytes:
 
 
 _SETTINGS = ("steps", "guidance", "reference_guidance")
+_NEWER_SETTINGS = ("check_images", "max_references", "max_reference_tokens")  # stories of earlier versions have none
 
 
 def request_to_json(
@@ -71,6 +72,7 @@ def request_to_json(
         "size": None if request.size is None else list(request.size),
         "aspect": request.aspect,
         "language": request.language,
+        "style": request.style,
         "seed": request.seed,
         "cast": Plan(cast=request.cast).to_json()["cast"],
         "images": [{"name": p.name, "file": files[p.name], "key": p.key} for p in request.images],
@@ -90,10 +92,10 @@ _REQUEST_KEYS = (
 def settings_from_json(data: object) -> dict:
     """How the story is woven: mode, settings, policy, made_with. Checks the form of the whole file."""
     try:
-        check_keys("", data, required=_REQUEST_KEYS)
+        check_keys("", data, required=_REQUEST_KEYS, optional=("style",))
         if data["format"] != "weaver-request" or data["version"] != 1:
             raise PlanError(f"format: expected weaver-request 1, got {data['format']!r} {data['version']!r}"[:200])
-        settings = check_keys("settings", data["settings"], required=_SETTINGS)
+        settings = check_keys("settings", data["settings"], required=_SETTINGS, optional=_NEWER_SETTINGS)
         for key, known in (("mode", MODES), ("policy", POLICIES)):
             if data[key] not in known:
                 raise PlanError(f"{key}: expected one of {', '.join(known)}, got {str(data[key])[:40]!r}")
@@ -126,6 +128,7 @@ def request_from_json(folder: Path, data: dict) -> Request:
             size=size,
             aspect=data["aspect"],
             language=data["language"],
+            style=data.get("style", ""),
             cast=cast,
             seed=data["seed"],
         ).validated()

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .events import Event, Finished, ImagePlanned, ImageReady, PlanReady, StepProgress, TextDelta, Warning
+from .critic import verdict_to_json
+from .events import Event, Finished, ImageJudged, ImagePlanned, ImageReady, PlanReady, StepProgress, TextDelta, Warning
 
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -59,6 +60,10 @@ class Display:
             self._end_text()
         elif isinstance(event, StepProgress):
             self._step(event)
+        elif isinstance(event, ImageJudged):
+            self._end_bar()
+            again = "; it is drawn once more" if event.redraws else ""
+            self.note(f"{event.segment_id}: the critic says {event.verdict}{again}")
         elif isinstance(event, ImageReady):
             self._end_bar()
             if event.cached:
@@ -100,6 +105,7 @@ class Display:
                     "seed": rendering.seed if rendering else None,
                     "size": list(rendering.size) if rendering else None,
                     "references": [used.source for used in rendering.references] if rendering else [],
+                    "verdict": verdict_to_json(rendering.verdict) if rendering and rendering.verdict else None,
                 }
             )
         return {

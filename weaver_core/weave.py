@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .errors import InputError, WeaverError
-from .events import Event, Finished, ImagePlanned, ImageReady, PlanReady, StepProgress, TextDelta, Warning
+from .events import Event, Finished, ImageJudged, ImagePlanned, ImageReady, PlanReady, StepProgress, TextDelta, Warning
+from .markup import ids_in
 from .painter import CancelCheck, Painter, as_cancel, end_story
 from .plan import ImageParsed, ImageSegment, IncrementalParser, Plan, PlanWarning, PromptPiece, TextPiece, TitleParsed
 from .planners import FeaturePlanner, Planner, PlannerOptions
@@ -24,10 +25,11 @@ from .story import Story
 from .visualizers import Visualizer
 
 if TYPE_CHECKING:
+    from .critic import Critic
     from .planners import HistoryItem
 
 __all__ = [
-    "Event", "Finished", "ImagePlanned", "ImageReady", "PlanReady", "ReferenceImage", "RenderSettings", "Request",
+    "Event", "Finished", "ImageJudged", "ImagePlanned", "ImageReady", "PlanReady", "ReferenceImage", "RenderSettings", "Request",
     "StepProgress", "TextDelta", "Warning", "weave", "weave_plan", "write_plan",
 ]  # fmt: skip
 
@@ -47,6 +49,7 @@ def weave(
     settings: RenderSettings | None = None,
     options: PlannerOptions | None = None,
     policy: str | None = None,
+    critic: Critic | None = None,
     cancel: Cancel | None = None,
 ) -> Iterator[Event]:
     """Weaves a story from a request; or goes on with `story`, where that has begun.
@@ -56,6 +59,7 @@ def weave(
     settings   how images are drawn; None = as the story says
     options    how the planner writes; its seed and number of images come from the request
     policy     which references images get where their segment does not say (references.py); None = as the story says
+    critic     looks at what is drawn, and may have it drawn again (critic.py); None = nobody does
     cancel     asked often; when true, `Cancelled` is raised. What was finished is in the story
 
     Raises InputError for a request that cannot be used, StoryError when the story cannot be written (a full disk
@@ -71,14 +75,14 @@ def weave(
         yield Warning(message="this visualizer cannot use references; the pictures go to the planner only")
     if story.plan is None and story.mode == "closed-loop":
         yield from _check_count(request, planner)
-        yield from _ClosedLoop(request, planner, visualizer, story, settings, options, policy, cancel).run()
+        yield from _ClosedLoop(request, planner, visualizer, story, settings, options, policy, cancel, critic).run()
         return
     plan = story.plan
     if plan is None:
         plan = yield from _write_plan(request, planner, story, options, cancel)
     else:
         yield PlanReady(plan=plan)
-    painter = Painter(plan, visualizer, planner, request, story, settings, policy, cancel)
+    painter = Painter(plan, visualizer, planner, request, story, settings, policy, cancel, critic)
     yield from painter.paint_all()
 
 
@@ -89,25 +93,38 @@ def write_plan(
     story: Story | None = None,
     options: PlannerOptions | None = None,
     cancel: Cancel | None = None,
+    before: Plan | None = None,
 ) -> Generator[Event, None, Plan]:
     """Writes the plan only: TextDelta, ImagePlanned, Warning, at last PlanReady. Returns the plan.
+
+    before   a story that is to go on: its segments stay as they are (only the last text may grow), and the request's number
+             of images are added
 
     With a story, the text is kept there as it comes; text of an attempt that was broken off is written anew (with the
     same seed it comes out the same).
     """
     request, notes = request.validated()
     yield from (Warning(message=note) for note in notes)
-    return (yield from _write_plan(request, planner, story or Story(request), options, as_cancel(cancel)))
+    return (yield from _write_plan(request, planner, story or Story(request), options, as_cancel(cancel), before))
 
 
 def _write_plan(
-    request: Request, planner: Planner, story: Story, options: PlannerOptions | None, cancel: CancelCheck
+    request: Request,
+    planner: Planner,
+    story: Story,
+    options: PlannerOptions | None,
+    cancel: CancelCheck,
+    before: Plan | None = None,
 ) -> Generator[Event, None, Plan]:
     yield from _check_count(request, planner)
     story.begin_writing()
-    parser = IncrementalParser()
-    pieces = planner.write(request, (), options=_options(options, request, 0), cancel=cancel)
-    num_images = 0
+    parser, history, num_images = IncrementalParser(), (), 0
+    options = _options(options, request, 0)
+    if before is not None and before.images:
+        parser, history, num_images = _read_before(before, planner, story)
+        options = replace(options, continued=True)
+    num_before = num_images
+    pieces = planner.write(request, history, options=options, cancel=cancel)
     try:
         for piece in pieces:
             cancel.check()
@@ -122,12 +139,25 @@ def _write_plan(
     finally:
         _close(pieces)
     cancel.check()
+    yield from _notes(planner)
     yield from _told(parser.close(), num_images)
-    plan = _with_cast(parser.plan(), request)
-    yield from _check_plan(plan, request)
+    plan = _with_cast(parser.plan(), request, planner)
+    yield from _check_plan(plan, request, num_before)
     story.set_plan(plan)
     yield PlanReady(plan=plan)
     return plan
+
+
+def _read_before(before: Plan, planner: Planner, story: Story) -> tuple[IncrementalParser, tuple[str, ...], int]:
+    """A parser that has read the story that is to go on, what its planner is shown of it, and its number of images."""
+    if len(before.images) >= MAX_IMAGES:
+        raise InputError(f"the story has {len(before.images)} images already, and {MAX_IMAGES} are the most; begin a new one")
+    markup = before.to_markup().rstrip() + "\n"
+    parser = IncrementalParser(reserved_ids=ids_in(markup))
+    parser.feed(markup)
+    story.add_text(markup)
+    shown = before.to_bare_markup() if isinstance(planner, FeaturePlanner) else markup
+    return parser, (shown,), len(before.images)
 
 
 def weave_plan(
@@ -141,6 +171,7 @@ def weave_plan(
     policy: str | None = None,
     only: Collection[str] | None = None,
     redraw_stale: bool = False,
+    critic: Critic | None = None,
     cancel: Cancel | None = None,
 ) -> Iterator[Event]:
     """Draws the images of a plan: PlanReady, ImageReady for each (cached ones too), Finished at the end.
@@ -161,14 +192,14 @@ def weave_plan(
     story = story if story is not None else Story(request)
     story.set_plan(plan)
     yield PlanReady(plan=plan)
-    painter = Painter(plan, visualizer, planner, request, story, settings, policy, as_cancel(cancel))
+    painter = Painter(plan, visualizer, planner, request, story, settings, policy, as_cancel(cancel), critic)
     yield from painter.paint_all(only=only, redraw_stale=redraw_stale)
 
 
 class _ClosedLoop:
     """Text up to an image, the image, more text that has seen it, ... A round is what is written up to one image."""
 
-    def __init__(self, request, planner, visualizer, story, settings, options, policy, cancel):
+    def __init__(self, request, planner, visualizer, story, settings, options, policy, cancel, critic):
         self.request: Request = request
         self.planner: Planner = planner
         self.story: Story = story
@@ -177,7 +208,7 @@ class _ClosedLoop:
         self.parser = IncrementalParser()
         self.history: list[HistoryItem] = []
         self.num_images = 0
-        self.painter = Painter(Plan(), visualizer, planner, request, story, settings, policy, cancel)
+        self.painter = Painter(Plan(), visualizer, planner, request, story, settings, policy, cancel, critic)
 
     def run(self) -> Iterator[Event]:
         for text in tuple(self.story.rounds):
@@ -193,6 +224,7 @@ class _ClosedLoop:
             finally:
                 _close(pieces)
             self.cancel.check()
+            yield from _notes(self.planner)
             if text is None:
                 break
             self.story.end_round()
@@ -200,7 +232,7 @@ class _ClosedLoop:
         else:
             yield Warning(message=f"the story has reached {MAX_IMAGES} images; it ends here")
         yield from _told(self.parser.close(), self.num_images)
-        plan = _with_cast(self.parser.plan(), self.request)
+        plan = _with_cast(self.parser.plan(), self.request, self.planner)
         yield from _check_plan(plan, self.request)
         self.story.set_plan(plan)
         yield PlanReady(plan=plan)
@@ -208,7 +240,8 @@ class _ClosedLoop:
 
     def _listen(self, pieces: Iterator[str]) -> Generator[Event, None, str | None]:
         """Reads until a dense prompt is complete and returns the text of the round; None when the story has ended."""
-        has_all = self.request.num_images is not None and self.num_images >= self.request.num_images
+        wanted = self.request.wanted_images
+        has_all = wanted is not None and self.num_images >= wanted
         text = ""
         for piece in pieces:
             self.cancel.check()
@@ -229,7 +262,7 @@ class _ClosedLoop:
 
     def _show(self, text: str) -> Generator[Event, None, None]:
         """Draws the image that the round ends with, and puts both into the history."""
-        plan = _with_cast(self.parser.plan(), self.request)
+        plan = _with_cast(self.parser.plan(), self.request, self.planner)
         segment = plan.images[-1]
         self.painter.plan = plan
         self.history.append(text)
@@ -260,15 +293,19 @@ def _told(parse_events, num_images: int) -> Iterator[Event]:
 
 def _options(options: PlannerOptions | None, request: Request, num_drawn: int) -> PlannerOptions:
     """The options with what the request decides: the seed, and how many images are still to come."""
-    left = None if request.num_images is None else max(0, request.num_images - num_drawn)
+    wanted = request.wanted_images
+    left = None if wanted is None else max(0, wanted - num_drawn)
     return replace(options or PlannerOptions(), seed=request.seed, num_images=left)
 
 
-def _with_cast(plan: Plan, request: Request) -> Plan:
-    """The plan with the request's cast in front; a member of the same name counts as the request has it."""
+def _with_cast(plan: Plan, request: Request, planner: Planner) -> Plan:
+    """The plan with the request's cast in front; a member of the same name counts as the request has it.
+
+    The plan is in the language that was asked for, unless it says otherwise, or its planner cannot be told a language.
+    """
     names = {member.name for member in request.cast}
     others = tuple(member for member in plan.cast if member.name not in names)
-    language = plan.language if plan.language != "en" else request.language
+    language = request.language if plan.language == "en" and getattr(planner, "obeys_language", True) else plan.language
     return replace(plan, cast=request.cast + others, language=language)
 
 
@@ -282,19 +319,26 @@ def _check_pair(planner: Planner | None, visualizer: Visualizer) -> None:
 
 def _check_count(request: Request, planner: Planner) -> Iterator[Event]:
     most = planner.max_images
-    if most is not None and request.num_images is not None and request.num_images > most:
+    wanted = request.wanted_images
+    if most is not None and wanted is not None and wanted > most:
         yield Warning(
-            message=f"{request.num_images} images were asked for; this planner was made for stories of 1 to {most}, "
+            message=f"{wanted} images were asked for; this planner was made for stories of 1 to {most}, "
             "and may lose count above it. Ask for fewer, or write the plan yourself"
         )
 
 
-def _check_plan(plan: Plan, request: Request) -> Iterator[Event]:
+def _check_plan(plan: Plan, request: Request, num_before: int = 0) -> Iterator[Event]:
     if not plan.segments:
         raise WeaverError("the planner wrote nothing; try another seed, or say more about the story")
-    wanted, got = request.num_images, len(plan.images)
+    wanted, got = request.wanted_images, len(plan.images) - num_before
     if wanted is not None and wanted != got:
-        yield Warning(message=f"{wanted} images were asked for, the plan has {got}")
+        yield Warning(message=f"{wanted} {'more ' * bool(num_before)}images were asked for, the plan has {got}")
+
+
+def _notes(planner: Planner) -> Iterator[Event]:
+    """What the planner has to say about what it has just written, for planners that keep such notes."""
+    for note in getattr(planner, "notes", ()):
+        yield Warning(message=note)
 
 
 def _close(pieces: Iterator[str]) -> None:

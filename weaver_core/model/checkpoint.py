@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeaverError
+from ..errors import WeaverError, first_line
 from .autoencoder import TinyAutoencoder
 from .latents import num_latent_channels
 from .twin_dit import TwinDiT
@@ -41,6 +42,7 @@ class SamplingDefaults:
     shift: float = 1.0
     image_size: int = 128  # pixels a side of a picture that the planner sees
     sizes: tuple[tuple[int, int], ...] = ((128, 128),)  # (width, height) the visualizer was trained on, the default first
+    size_multiple: int = 0  # it draws every size with sides in these steps, mostly with the pixels of sizes[0]; 0 = `sizes` only
     max_references: int = 4
     max_images: int = 8  # the longest story the planner was trained on
 
@@ -71,7 +73,7 @@ class WeaverModel:
         visualizer = load_twin(folder / "visualizer", device=device, dtype=dtype)
         vae = load_autoencoder(folder / "vae", device=device, dtype=dtype)
         _check_twins(planner, visualizer, vae, folder)
-        return cls(planner, tokenizer, visualizer, vae, index, _fingerprint(folder))
+        return cls(planner, tokenizer, visualizer, vae, index, weights_fingerprint(folder / part for part in ("planner", "visualizer", "vae")))
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the folder that `from_pretrained` reads; safetensors only."""
@@ -106,10 +108,13 @@ def default_device() -> torch.device:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """bf16 on GPUs and on CPUs with matrix units for it (measured 1.5 x and more there); float32 elsewhere."""
-    if device.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    """bf16 where the device is fast in it (measured 1.5 x and more on CPUs with matrix units); float32 elsewhere."""
+    return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products run on units of their own: GPUs, and CPUs with AMX; other CPUs emulate them."""
+    return device.type == "cuda" or device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def read_index(folder: Path) -> SamplingDefaults:
@@ -156,12 +161,12 @@ def load_planner(folder: Path, *, device, dtype: torch.dtype):
         planner, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True,
                                                                           local_files_only=True, use_safetensors=True)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the planner in {path} cannot be loaded ({_first_line(error)}); copy the folder again") from error
+        raise CheckpointError(f"the planner in {path} cannot be loaded ({first_line(error)}); copy the folder again") from error
     _report_keys(path, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"the tokenizer in {folder / 'tokenizer'} cannot be loaded ({_first_line(error)}); copy the folder again") from error
+        raise CheckpointError(f"the tokenizer in {folder / 'tokenizer'} cannot be loaded ({first_line(error)}); copy the folder again") from error
     return planner.to(device).eval(), tokenizer
 
 
@@ -194,11 +199,11 @@ def _load_module(cls, path: Path, device, dtype: torch.dtype):
         try:
             weights |= load_file(shard)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{shard} is damaged or cut short ({_first_line(error)}); copy or download it again") from error
+            raise CheckpointError(f"{shard} is damaged or cut short ({first_line(error)}); copy or download it again") from error
     try:
         module = cls.from_config({k: v for k, v in config.items() if not k.startswith("_")})
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path / 'config.json'} does not describe a {cls.__name__}: {_first_line(error)}") from error
+        raise CheckpointError(f"{path / 'config.json'} does not describe a {cls.__name__}: {first_line(error)}") from error
     wanted = module.state_dict()
     shapes = [(k, tuple(weights[k].shape), tuple(v.shape)) for k, v in wanted.items() if k in weights and weights[k].shape != v.shape]
     _report_keys(path, wanted.keys() - weights.keys(), weights.keys() - wanted.keys(), shapes)
@@ -250,22 +255,18 @@ def _read_json(path: Path) -> dict:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; copy the whole model folder") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({_first_line(error)}); copy the folder again") from error
+        raise CheckpointError(f"{path} cannot be read ({first_line(error)}); copy the folder again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object; copy the folder again")
     return value
 
 
-def _fingerprint(folder: Path) -> str:
-    """Hash of the files that decide pixels: a story drawn with other weights is drawn anew."""
+def weights_fingerprint(folders: Iterable[Path]) -> str:
+    """Hash of the weights that decide pixels: a story drawn with other ones is drawn anew."""
     digest = hashlib.sha256()
-    for part in ("planner", "visualizer", "vae"):
-        for path in sorted((folder / part).glob("*.safetensors")):
+    for folder in folders:
+        for path in sorted(folder.glob("*.safetensors")):
             with open(path, "rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
     return f"native-{digest.hexdigest()[:16]}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

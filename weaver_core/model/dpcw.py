@@ -44,21 +44,45 @@ class DensePromptContext:
             self.mask.to(device), self.positions.to(device))
 
 
-def find_windows(token_ids: Sequence[int], begin_id: int, end_id: int, margin: int = 0) -> list[range]:
-    """Where the dense prompts of a written plan lie: the tokens strictly between the two tags.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRule:
+    """Which of the planner's tokens belong to the window of an image.
 
-    An unclosed last window reaches to the end. A margin of neighbouring tokens takes the tags in before the text around them.
+    Always those strictly between its two tags (paper, Figure 2). The figure draws the ViT tokens of images in context as a
+    second span: `images` takes in those of the last so many images before the prompt, so that a window stays bounded
+    however long the story is (our choice; 0 for the picture-book pair). A `margin` of neighbouring tokens takes the tags in
+    before the text around them. `history` is the ablation: no window, but all that was read and written up to `</imagine>`.
     """
-    windows, start = [], None
-    for index, token in enumerate(token_ids):
-        if token == begin_id:
-            start = index + 1
-        elif token == end_id and start is not None:
-            windows.append((start, index))
-            start = None
-    if start is not None:
-        windows.append((start, len(token_ids)))
-    return [range(max(0, a - margin), min(len(token_ids), b + margin)) for a, b in windows]
+
+    margin: int = 0
+    images: int = 0
+    history: bool = False
+
+    def find(self, token_ids: Sequence[int], *, begin: int, end: int, image: int) -> list[list[int]]:
+        """The window of every dense prompt in a sequence, as token indices in order.
+
+        `begin`, `end` and `image` are the ids of `<imagine>`, `</imagine>` and of a picture's ViT tokens. An unclosed last
+        prompt reaches to the end.
+        """
+        windows, pictures, start = [], [], None
+        for index, token in enumerate(token_ids):
+            if token == image:
+                if not index or token_ids[index - 1] != image:
+                    pictures.append([])
+                pictures[-1].append(index)
+            elif token == begin:
+                start = index + 1
+            elif token == end and start is not None:
+                windows.append(self._window(pictures, start, index, len(token_ids)))
+                start = None
+        if start is not None:
+            windows.append(self._window(pictures, start, len(token_ids), len(token_ids)))
+        return windows
+
+    def _window(self, pictures: list[list[int]], start: int, stop: int, length: int) -> list[int]:
+        words = range(0 if self.history else max(0, start - self.margin), min(length, stop + self.margin))
+        seen = [index for picture in (pictures[-self.images:] if self.images else ()) for index in picture]
+        return [index for index in seen if index < words.start] + list(words)
 
 
 def slice_cache(cache, positions_3T: Tensor, window: Sequence[int], row: int = 0) -> DensePromptContext:
@@ -79,19 +103,14 @@ def slice_cache(cache, positions_3T: Tensor, window: Sequence[int], row: int = 0
         positions_3T[:, None].index_select(2, index.to(positions_3T.device)))
 
 
-def gather_windows(cache, positions_3BT: Tensor, windows: Sequence[tuple[int, range]]) -> DensePromptContext:
-    """Many windows out of one batched cache, right-padded: the training form of `slice_cache`.
+def gather_windows(cache, positions_3BT: Tensor, rows_N: Tensor, index_NT: Tensor) -> DensePromptContext:
+    """Many windows out of one batched cache: the training form of `slice_cache`.
 
-    Shapes   positions (3, B, T); `windows` lists (row of the cache, tokens of the window); returns len(windows) rows
+    Shapes   positions (3, B, T); rows (N,) which sequence; index (N, longest window), its tokens, right-padded with -1;
+             returns N windows
     """
-    device = cache.layers[0].keys.device
-    longest = max((len(tokens) for _, tokens in windows), default=0)
-    lengths = torch.tensor([len(tokens) for _, tokens in windows], device=device)
-    starts = torch.tensor([tokens.start for _, tokens in windows], device=device)
-    rows = torch.tensor([row for row, _ in windows], device=device)
-    offset = torch.arange(longest, device=device)
-    mask = offset[None] < lengths[:, None]
-    index = (starts[:, None] + offset[None]).masked_fill(~mask, 0)
+    rows, mask = rows_N, index_NT >= 0
+    index = index_NT.clamp(min=0)
 
     def take(x: Tensor) -> Tensor:
         return x[rows[:, None], :, index].transpose(1, 2)  # (windows, T, G, D) -> (windows, G, T, D)

@@ -26,7 +26,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from .attention import REFERENCE, TARGET, WINDOW, PADDING, TokenMap, attend, visible
-from .dpcw import DensePromptContext
+from .dpcw import DensePromptContext, WindowRule
 from .rope import Rotation, image_positions, rotate, rotation, unrotate
 
 CLEAN = 0.0  # flow time of a finished image; 1 is pure noise
@@ -126,7 +126,7 @@ class TwinDiT(ModelMixin, ConfigMixin):
         latent_channels: int, patch: int,
         planner_rope_theta: float, planner_mrope_sections: Sequence[int],
         bridge: str = "linear", pooled_layers: Sequence[int] = (), rope_theta: float = 1e4,
-        prediction: str = "clean",
+        window_margin: int = 0, window_images: int = 0, window_history: bool = False, reference_slots: int = 0, prediction: str = "clean",
     ):
         super().__init__()
         if bridge not in ("linear", "identity"):
@@ -146,10 +146,17 @@ class TwinDiT(ModelMixin, ConfigMixin):
             Bridge(num_kv_heads, head_dim) for _ in range(num_layers if bridge == "linear" else 0))
         self.blocks = nn.ModuleList(
             TwinBlock(width, mlp_width, num_heads, num_kv_heads, head_dim) for _ in range(num_layers))
+        # What tells one reference from another besides its place in time: added to its keys, so "the first hero" can be found.
+        self.slot_keys = nn.Parameter(torch.empty(num_layers, reference_slots, num_kv_heads, head_dim)) if reference_slots else None
         self.final_table = nn.Parameter(torch.zeros(2, width))
         self.patch_out = nn.Linear(width, token_dim)
         self.gradient_checkpointing = False
         self.init_weights()
+
+    @property
+    def window_rule(self) -> WindowRule:
+        """Which of the planner's tokens this visualizer was trained to read."""
+        return WindowRule(margin=self.config.window_margin, images=self.config.window_images, history=self.config.window_history)
 
     # ---- the architecture -------------------------------------------------------------------------------------
 
@@ -216,8 +223,9 @@ class TwinDiT(ModelMixin, ConfigMixin):
         layers = []
         for layer in range(len(self.blocks)):
             keys, values = [window.keys[layer]], [window.values[layer]]
-            for cache, turn in zip(references, turns):
-                keys.append(rotate(cache.keys[layer].expand(batch, -1, -1, -1), turn).to(keys[0].dtype))
+            for slot, (cache, turn) in enumerate(zip(references, turns)):
+                turned = self.mark_slot(rotate(cache.keys[layer].expand(batch, -1, -1, -1), turn), layer, slot)
+                keys.append(turned.to(keys[0].dtype))
                 values.append(cache.values[layer].expand(batch, -1, -1, -1).to(values[0].dtype))
             layers.append(LayerContext(torch.cat(keys, 2), torch.cat(values, 2)))
         mask = [window.mask]
@@ -231,30 +239,36 @@ class TwinDiT(ModelMixin, ConfigMixin):
         """The same step with everything in one sequence under the mask rule, nothing cached: what the cached path must equal."""
         batch, num_references = references_BRCYX.shape[:2]
         target_BTW, grid = self.to_tokens(noisy_BCYX)
-        length = target_BTW.shape[1]
-        references_BTW = self.to_tokens(references_BRCYX.flatten(0, 1))[0].reshape(batch, num_references * length, -1)
+        references_BTW, reference_grid = self.to_tokens(references_BRCYX.flatten(0, 1))
+        length, reference_length = target_BTW.shape[1], references_BTW.shape[1]
+        references_BTW = references_BTW.reshape(batch, num_references * reference_length, -1)
         tokens = torch.cat([references_BTW, target_BTW], 1)
         condition_BW = self.time_embedding(time_B).to(tokens.dtype)
         if window.pooled is not None:
             condition_BW = condition_BW + window.pooled
         clean = self.modulate(self.time_embedding(torch.full_like(time_B, CLEAN)).to(tokens.dtype))
-        modulation = torch.cat([clean.expand(-1, -1, num_references * length, -1),
+        modulation = torch.cat([clean.expand(-1, -1, num_references * reference_length, -1),
                                 self.modulate(condition_BW).expand(-1, -1, length, -1)], 2)
 
         shot = torch.arange(batch, device=tokens.device)
-        own = TokenMap.cat([TokenMap.block(shot, REFERENCE, r, length) for r in range(num_references)]
+        own = TokenMap.cat([TokenMap.block(shot, REFERENCE, r, reference_length) for r in range(num_references)]
                            + [TokenMap.block(shot, TARGET, 0, length)])
         words = TokenMap.block(shot, WINDOW, 0, window.mask.shape[1])
         words.kind = words.kind.masked_fill(~window.mask, PADDING)
         mask = visible(own, TokenMap.cat([words, own]))
 
         origin = torch.zeros_like(window.end) if len(self.bridges) else window.end
-        turns = [self.turn(torch.full_like(origin, t), grid, origin) for t in (*range(1, num_references + 1), 0)]
+        turns = [self.turn(torch.full_like(origin, slot + 1), reference_grid, origin) for slot in range(num_references)]
+        turns.append(self.turn(torch.zeros_like(origin), grid, origin))
         turn = tuple(torch.cat(part, 2) for part in zip(*turns))
-        for block, window_k, window_v in zip(self.blocks, window.keys, window.values):
+        for layer, (block, window_k, window_v) in enumerate(zip(self.blocks, window.keys, window.values)):
             shifts = block.shifts(modulation)
             q, k, v = block.project(tokens, shifts)
-            k, v = torch.cat([window_k.to(k.dtype), rotate(k, turn)], 2), torch.cat([window_v.to(v.dtype), v], 2)
+            # A slot's mark adds the same to all keys that a reference sees, its own: its softmax does not change by it.
+            references = rotate(k, turn)[:, :, :-length].split(reference_length, 2)
+            marked = [self.mark_slot(part, layer, slot) for slot, part in enumerate(references)]
+            k = torch.cat([window_k.to(k.dtype), *marked, rotate(k, turn)[:, :, -length:]], 2)
+            v = torch.cat([window_v.to(v.dtype), v], 2)
             tokens = block.finish(tokens, shifts, attend(rotate(q, turn), k, v, mask))
         return self.to_latents(tokens[:, -length:], condition_BW, grid)
 
@@ -278,6 +292,17 @@ class TwinDiT(ModelMixin, ConfigMixin):
         patches = patches.reshape(-1, *grid, channels, p, p).permute(0, 3, 1, 4, 2, 5)
         return patches.reshape(-1, channels, grid[0] * p, grid[1] * p)
 
+    def mark_slot(self, k_BGTD: Tensor, layer: int, slot: int) -> Tensor:
+        """Keys of the reference in a slot, as the target sees them (our choice; without slots their place in time is all there is).
+
+        Raises   ValueError for a slot beyond those that were trained
+        """
+        if self.slot_keys is None:
+            return k_BGTD
+        if slot >= self.config.reference_slots:
+            raise ValueError(f"{slot + 1} references, but this visualizer knows {self.config.reference_slots} slots; give fewer")
+        return k_BGTD + self.slot_keys[layer, slot][None, :, None].to(k_BGTD.dtype)
+
     def modulate(self, condition_BW: Tensor) -> Tensor:
         """Shift, scale and gate of both block halves. Shape (B, 6, 1, W)."""
         return self.modulation(F.silu(condition_BW)).view(condition_BW.shape[0], 6, 1, -1)
@@ -297,6 +322,7 @@ class TwinDiT(ModelMixin, ConfigMixin):
         """Modulation starts near identity with half-open gates, the output near zero; other layers keep torch's defaults.
 
         modulation.weight x 0.1, bias 0 but 0.5 for both gates | block tables N(0, 0.02) | patch_out.weight x 0.1, bias 0
+        slot_keys N(0, 0.5): half the size of a key, so that queries feel them from the first step
         """
         with torch.no_grad():
             self.modulation.weight.mul_(0.1)
@@ -305,6 +331,8 @@ class TwinDiT(ModelMixin, ConfigMixin):
             gates[2] = gates[5] = 0.5
             self.patch_out.weight.mul_(0.1)
             self.patch_out.bias.zero_()
+            if self.slot_keys is not None:
+                nn.init.normal_(self.slot_keys, std=0.5)
             for block in self.blocks:
                 nn.init.normal_(block.table, std=0.02)
 

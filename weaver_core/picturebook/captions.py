@@ -53,12 +53,16 @@ def wearing(wearable: str, rng: random.Random | None = None) -> str:
     return f"{word} {thing}"
 
 
-def dense_prompt(scene: Scene, rng: random.Random | None = None, *, hide: str = "none", first: int = 0) -> str:
+def dense_prompt(scene: Scene, rng: random.Random | None = None, *, hide: str = "none", first: int = 0,
+                 told_from: str = "left") -> str:
     """The dense prompt of a scene, at most 45 words; `rng=None` gives the one canonical wording.
 
     `hide="identity"` names no species, colour or wearable. Then figure number `first` is "the first hero" (the first
-    reference), so heroes may change sides between pages. Raises ValueError for an unknown `hide`.
+    reference), so heroes may change sides between pages. `told_from` is the side of the figure that is told first.
+    Raises ValueError for an unknown `hide` or `told_from`.
     """
+    if told_from not in ("left", "right"):
+        raise ValueError(f"told_from is {told_from!r}; choose left or right")
     if hide not in ("none", "identity"):
         raise ValueError(f"hide is {hide!r}; choose none or identity")
     say = _Words(scene, rng)
@@ -66,6 +70,8 @@ def dense_prompt(scene: Scene, rng: random.Random | None = None, *, hide: str = 
         return _empty(say, rng)
     if len(scene.figures) == 1:
         return _one(say, scene.figures[0], rng, hide)
+    if told_from == "right":
+        return _two(say, scene.figures[::-1], rng, hide, 1 - first)
     return _two(say, scene.figures, rng, hide, first)
 
 
@@ -132,20 +138,20 @@ def _two(say: _Words, figures: tuple[Figure, Figure], rng: random.Random | None,
     heroes = (names[0], names[1]) if first == 0 else (names[1], names[0])
     (a, b) = (_who(f, rng, h) for f, h in zip(figures, heroes))
     (va, da), (vb, db) = (POSE_WORDS[f.pose] for f in figures)
-    left, right = (say.pick(SIDE_PHRASES[p]) for p in ("left", "right"))
+    here, there = (say.pick(SIDE_PHRASES[f.position]) for f in figures)
     where, place, time = say.where, say.place, say.time
     prop = f", {say.prop}" if say.prop and not say.prop.startswith("and") else f" {say.prop}" if say.prop else ""
     patterns = (
-        f"{a} {va} {left} and {b} {vb} {right}{prop}, {where}.",
-        f"{a} is {da} {left} and {b} is {db} {right}{prop}, {where}.",
-        f"{left}, {a} {va}; {right}, {b} {vb}{prop}, {where}.",
-        f"{place} {time}, {a} is {da} {left} and {b} is {db} {right}{prop}.",
-        f"{time}, {a} {va} {left} and {b} {vb} {right}{prop}, {place}.",
-        f"{place}, {a} {va} {left}, {b} {vb} {right}{prop}, {time}.",
-        f"two heroes {place} {time}: {a} {da} {left} and {b} {db} {right}{prop}.",
-        f"a story scene {place} {time}: {a} {da} {left}, {b} {db} {right}{prop}.",
-        f"{a} {va} {left}, and {right} {b} {vb}{prop}, {where}.",
-        f"{a}, {da} {left}, and {b}, {db} {right}{prop}, {where}.",
+        f"{a} {va} {here} and {b} {vb} {there}{prop}, {where}.",
+        f"{a} is {da} {here} and {b} is {db} {there}{prop}, {where}.",
+        f"{here}, {a} {va}; {there}, {b} {vb}{prop}, {where}.",
+        f"{place} {time}, {a} is {da} {here} and {b} is {db} {there}{prop}.",
+        f"{time}, {a} {va} {here} and {b} {vb} {there}{prop}, {place}.",
+        f"{place}, {a} {va} {here}, {b} {vb} {there}{prop}, {time}.",
+        f"two heroes {place} {time}: {a} {da} {here} and {b} {db} {there}{prop}.",
+        f"a story scene {place} {time}: {a} {da} {here}, {b} {db} {there}{prop}.",
+        f"{a} {va} {here}, and {there} {b} {vb}{prop}, {where}.",
+        f"{a}, {da} {here}, and {b}, {db} {there}{prop}, {where}.",
     )
     return _capital(say.pick(patterns))
 
@@ -207,14 +213,17 @@ def _first_word(text: str, words: tuple[str, ...]) -> str | None:
     return match[1] if match else None
 
 
-def expected_parse(scene: Scene, *, hide: str = "none", first: int = 0) -> dict:
+def expected_parse(scene: Scene, *, hide: str = "none", first: int = 0, told_from: str = "left") -> dict:
     """What `parse_dense_prompt` must give for a dense prompt of this scene (the oracle of the tests and of the scores)."""
     hidden = hide == "identity"
-    roles = {0: (), 1: ("same",), 2: ("first", "second") if first == 0 else ("second", "first")}[len(scene.figures)]
+    figures = scene.figures
+    if told_from == "right" and len(figures) == 2:
+        figures, first = figures[::-1], 1 - first
+    roles = {0: (), 1: ("same",), 2: ("first", "second") if first == 0 else ("second", "first")}[len(figures)]
     found = {"place": scene.place, "time": scene.time, "prop": scene.prop, "figures": len(scene.figures),
              "roles": roles if hidden else (None,) * len(scene.figures)}
     for i, prefix in enumerate(("", "second_")):
-        figure = scene.figures[i] if i < len(scene.figures) else None
+        figure = figures[i] if i < len(figures) else None
         known = figure is not None and not hidden
         found[prefix + "species"] = figure.character.species if known else None
         found[prefix + "colour"] = figure.character.colour if known else None

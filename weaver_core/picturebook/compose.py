@@ -1,7 +1,7 @@
 """Draw a `Scene`: background, figures with their clothes, one prop. Pillow and numpy only, deterministic in the scene.
 
 Building blocks are public, because the oracle reader draws its hypotheses with them: `background`, `figure_sprite`,
-`prop_sprite`, `layout`. Lengths inside a figure are figure units; a standing figure is 84 units from sole to scalp.
+`prop_sprite`, `layout`, `standing_place`, `prop_place`. Lengths inside a figure are figure units; a standing figure is 84 units from sole to scalp.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .atlas import scaled, sprite
 from .backgrounds import background, picture, variant_count
 from .world import POSES, PROPS, Character, Scene
 
-__all__ = ["background", "variant_count", "figure_sprite", "prop_sprite", "layout", "render", "render_array",
-           "hero_boxes", "prop_box", "Layout", "FigurePlacement", "PropPlacement", "FIGURE_HEIGHT", "PAIR_HEIGHT"]
+__all__ = ["background", "variant_count", "figure_sprite", "prop_sprite", "layout", "standing_place", "prop_place", "render",
+           "render_array", "hero_boxes", "prop_box", "Layout", "FigurePlacement", "PropPlacement", "FIGURE_HEIGHT", "PAIR_HEIGHT"]
 
 FIGURE_HEIGHT, PAIR_HEIGHT = 84, 73  # of a standing figure, in 128ths of the picture's shorter side
 GROUND = 117  # where feet stand, in 128ths of the height
@@ -102,26 +102,35 @@ def render_array(scene: Scene, size: int | tuple[int, int] = 128) -> np.ndarray:
 def layout(scene: Scene, size: int | tuple[int, int] = 128) -> Layout:
     """Where `render` puts everything, in whole pixels. The scene's seed decides the scenery variant."""
     width, height = _size(size)
-    side = min(width, height)
     rng = random.Random(scene.seed)
     variant = rng.randrange(variant_count(scene.place, scene.time))
     pair = len(scene.figures) == 2
     figures = []
     for figure in scene.figures:
-        # Three places and two sizes, without jitter: a figure's latents are then a few sharp patterns, and a small
-        # visualizer spends itself on who it is, not on where exactly its outline runs.
-        x = (PAIR_X if pair else SINGLE_X)[figure.position]
-        tall = round((PAIR_HEIGHT if pair else FIGURE_HEIGHT) * side / 128)
+        x, y, tall = standing_place(figure.position, pair, width, height)
         flip = figure.position == "right"  # the hand that holds something points to the middle of the picture
         _, anchor, box = _figure(figure.character, figure.pose, tall, flip)
-        x, y = _inside(round(x * width / 128), round(GROUND * height / 128), anchor, box, width, height)
+        x, y = _inside(x, y, anchor, box, width, height)
         figures.append(FigurePlacement(figure.character, figure.pose, tall, flip, x, y))
     prop = _place_prop(scene.prop, figures, width, height) if scene.prop else None
     return Layout(scene.place, scene.time, variant, width, height, tuple(figures), prop)
 
 
-def _place_prop(prop: str, figures, width: int, height: int) -> PropPlacement:
-    unit = min(width, height) / 128
+def standing_place(position: str, pair: bool, width: int, height: int) -> tuple[int, int, int]:
+    """Where a figure's feet are (x, y), before it is moved inside the picture, and how tall it is standing; all in pixels."""
+    # Three places and two sizes, without jitter: a figure's latents are then a few sharp patterns, and a small
+    # visualizer spends itself on who it is, not on where exactly its outline runs.
+    x = (PAIR_X if pair else SINGLE_X)[position]
+    tall = (PAIR_HEIGHT if pair else FIGURE_HEIGHT) * min(width, height) / 128
+    return round(x * width / 128), round(GROUND * height / 128), round(tall)
+
+
+def prop_place(prop: str, figures, unit: float) -> tuple[int, int, int]:
+    """A prop's centre (x, y), before it is moved inside the picture, and its size, in pixels: between two figures or beside one.
+
+    figures: one or two, each with x, y, height, pose and flip as a `FigurePlacement` has them.
+    unit: pixels of a 128th of the picture's shorter side.
+    """
     if len(figures) == 2:
         x = (figures[0].x + figures[1].x) / 2
         ground = max(f.y for f in figures)
@@ -138,9 +147,13 @@ def _place_prop(prop: str, figures, width: int, height: int) -> PropPlacement:
             lift = JUMP_LIFT * figure.height / FIGURE_HEIGHT if figure.pose == "jumping" else 0
             y = figure.y - above * unit - lift
         x = figure.x + side * offset * unit
-    size = round(size * unit)
+    return round(x), round(y), round(size * unit)
+
+
+def _place_prop(prop: str, figures, width: int, height: int) -> PropPlacement:
+    x, y, size = prop_place(prop, figures, min(width, height) / 128)
     image = _prop(prop, size)
-    x, y = _inside(round(x), round(y), (size // 2, size // 2), image.getbbox(), width, height)
+    x, y = _inside(x, y, (size // 2, size // 2), image.getbbox(), width, height)
     return PropPlacement(prop, size, x, y)
 
 

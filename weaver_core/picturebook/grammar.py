@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from . import request_frames as ask
 from . import story_words as words
 from .captions import article, dense_prompt
-from .splits import (held_out_character, held_out_place, held_out_prop, load_splits, sample_character, sample_scene, sample_wearable)
+from .splits import (held_out_place, held_out_prop, sample_scene, sample_wearable)
 from .vocabulary import UNKNOWN_COLOURS, UNKNOWN_HEROES, UNKNOWN_PLACES, UNKNOWN_PROPS
-from .world import COLOURS, PLACES, POSES, POSITIONS, PROPS, TIMES, Character, Figure, Scene
+from .world import PLACES, POSES, POSITIONS, PROPS, TIMES, Character, Figure, Scene
 
 DEFAULT_COUNT = 4
 _COUNT_WEIGHTS = (12, 12, 15, 16, 12, 11, 11, 11)
@@ -193,13 +193,13 @@ def _ask_the_unknown(rng, facts: _Facts) -> None:
 
 def _request(rng, facts: _Facts, split: str) -> tuple[str, str]:
     """A request that tells exactly the told facts, and the id of its frame."""
-    slots = {"hero": _hero_words(rng, facts)}
+    slots = {"hero": _hero_words(rng, facts, split)}
     if "place" in facts.told:
         slots |= ask.place_phrases(rng, facts.places, words.AT_PLACE)
     elif "place" in facts.unknown:
         slots |= ask.place_phrases(rng, (facts.unknown["place"],), {})
     if "prop" in facts.told:
-        slots["prop"] = ask.prop_phrase(rng, facts.prop)
+        slots["prop"] = ask.prop_phrase(rng, facts.prop, ask.thing_words(rng) if split == "train" and not facts.with_reference else "")
     elif "prop" in facts.unknown:
         noun = facts.unknown["prop"]
         slots["prop"] = f"{article(noun)} {noun}"
@@ -221,12 +221,12 @@ def _request(rng, facts: _Facts, split: str) -> tuple[str, str]:
         facts.pose = rng.choice(POSES)
     text = ask.fill(rng, frames[frame], slots, split=split)
     for _ in range(0 if facts.drawing else rng.choices((0, 1, 2, 4), (76, 16, 5, 3))[0]):
-        filler = rng.choice(ask.FILLERS)
+        filler = rng.choice(ask.FILLERS if split == "held_out" else ask.FILLERS + ask.TRAIN_FILLERS)
         text = f"{filler} {text}" if rng.random() < 0.4 else text + ("" if text[-1] in ".?!" else ".") + f" {filler}"
     return frame, _noise(rng, text)
 
 
-def _hero_words(rng, facts: _Facts) -> str:
+def _hero_words(rng, facts: _Facts, split: str) -> str:
     if facts.with_reference:
         return _reference_words(rng, facts)
     phrases = []
@@ -236,7 +236,8 @@ def _hero_words(rng, facts: _Facts) -> str:
             rng, name=facts.names[i] if f"name{i}" in facts.told else None,
             colour=colour if f"colour{i}" in facts.told else facts.unknown.get(f"colour{i}"),
             species=species if f"species{i}" in facts.told else facts.unknown.get(f"species{i}"),
-            wearable=character.wearable if f"wearable{i}" in facts.told else None))
+            wearable=character.wearable if f"wearable{i}" in facts.told else None,
+            thing_words=ask.thing_words(rng) if split == "train" and f"wearable{i}" in facts.told else ""))
     if len(phrases) == 1:
         return phrases[0]
     if not any(t[-1] in "01" for t in facts.told) and not facts.unknown:
@@ -451,7 +452,9 @@ class _Page:
         return [_upper(self.say(words.ENDED_WITH[self.poses[0]], subject)) + "."]
 
     def say(self, options, subject: str, **more) -> str:
-        return self.choose(options).format(S=subject, was="were" if self.pair else "was", N=self.N, P=self.P(), at=words.AT_PLACE[self.place], to=words.TO_PLACE[self.place], **more)
+        return self.choose(options).format(
+            S=subject, was="were" if self.pair else "was", N=self.N, P=self.P(),
+            at=words.AT_PLACE[self.place], to=words.TO_PLACE[self.place], **more)
 
     def choose(self, options) -> str:
         """One of the options, preferably one that this story has not used yet."""
@@ -493,7 +496,8 @@ def sample_understanding(rng: random.Random, *, split: str = "train") -> tuple[S
         c = figure.character
         who = "the hero" if len(scene.figures) == 1 else f"the hero on the {figure.position}"
         worn = "Nothing." if c.wearable is None else "Glasses." if c.wearable == "glasses" else f"A {c.wearable}."
-        asks += [((f"Who is {who}?", f"What animal is {who}?"), f"A {c.species}." if rng.random() < 0.5 else f"{article(c.colour).capitalize()} {c.colour} {c.species}."),
+        asks += [((f"Who is {who}?", f"What animal is {who}?"),
+                  f"A {c.species}." if rng.random() < 0.5 else f"{article(c.colour).capitalize()} {c.colour} {c.species}."),
                  ((f"What colour is {who}?", f"Which colour has {who}?"), f"{c.colour.capitalize()}."),
                  ((f"What does {who} wear?", f"What is {who} wearing?"), worn),
                  ((f"What is {who} doing?",), f"{figure.pose.capitalize()}."), ]

@@ -15,19 +15,18 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import log
 
 import numpy as np
 from PIL import Image
 
-from .compose import (FIGURE_HEIGHT, GROUND, GROUND_PROPS, HELD_PROPS, JUMP_LIFT, PAIR_HEIGHT, PAIR_PROP_SIZE, PAIR_TOP, PAIR_X,
-                      SINGLE_X, background, figure_sprite, prop_sprite, render, variant_count)
+from .compose import (FIGURE_HEIGHT, PAIR_X, SINGLE_X, background, figure_sprite, prop_place, prop_sprite, render, standing_place,
+                      variant_count)
 from .splits import sample_scene
-from .world import COLOURS, HEROES, PLACES, POSES, PROPS, TIMES, WEARABLES, Character, Scene
+from .world import COLOURS, HEROES, PLACES, POSES, PROPS, SIZES, TIMES, WEARABLES, Character, Scene
 
-SIZE, HALF = 128, 64
 CAP = 160.0                                               # of a pixel's difference summed over RGB (0 to 765)
-SLOTS = tuple(("single", side, x, FIGURE_HEIGHT) for side, x in SINGLE_X.items()) + tuple(
-    ("pair", side, x, PAIR_HEIGHT) for side, x in PAIR_X.items())
+SLOTS = tuple(("single", side) for side in SINGLE_X) + tuple(("pair", side) for side in PAIR_X)
 # A figure or prop must explain at least this share of the difference that drawing it makes: 1 for a perfect match, -1 where
 # there is nothing like it. Measured on 500 scenes: absent props reach -0.68, present ones in spoilt pictures 0.35.
 FIGURE_GAIN, PROP_GAIN = -0.1, -0.1
@@ -37,7 +36,7 @@ ATTRIBUTES = ("place", "time", "count", "species", "colour", "wearable", "positi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFigure:
-    """A figure as read. `box` is its sprite's (x0, y0, x1, y1) at 128 pixels; `margins` per attribute as in Reading."""
+    """A figure as read. `box` is its sprite's (x0, y0, x1, y1) in 128ths of the picture's sides; `margins` as in Reading."""
 
     species: str
     colour: str
@@ -71,15 +70,16 @@ class Reading:
 def read(image: Image.Image | np.ndarray) -> Reading:
     """What a picture shows.
 
-    Shapes   a Pillow image of any mode and size, or uint8 (H, W, 3); it is brought to 128 x 128
+    Shapes   a Pillow image of any mode and size, or uint8 (H, W, 3); it is brought to the nearest of the world's SIZES
     Raises   ValueError for an array of another shape or type
     """
     pixels_3HW = _pixels(image)
     small = _reduce(pixels_3HW, 4)
-    place, time, variant, margins = _read_background(small)
-    base = _background(place, time, variant)
+    size = pixels_3HW.shape[2], pixels_3HW.shape[1]
+    place, time, variant, margins = _read_background(small, size)
+    base = _background(place, time, variant, size)
     page = _Page(pixels_3HW, base)
-    candidates = _body_candidates(small, _reduce(base, 4))
+    candidates = _body_candidates(small, _reduce(base, 4), size)
     single, left, right = (max((_placed(page, c) for c in candidates[key]), key=lambda f: f.gain) for key in ("single", "left", "right"))
     one, two = single.gain, left.gain + right.gain
     if one > CLEARLY * two:
@@ -99,7 +99,7 @@ def read(image: Image.Image | np.ndarray) -> Reading:
         figures = [_again(pixels_3HW, base, figures, i, prop) for i in range(len(figures))]
         page.draw(prop)
     return Reading(place=place, time=time, prop=prop[1][0] if prop else None, margins=margins, fit=float(page.error.mean() / CAP),
-                   figures=tuple(f.report() for f in figures))
+                   figures=tuple(f.report(size) for f in figures))
 
 
 def read_many(images) -> list[Reading]:
@@ -119,8 +119,8 @@ def compare(reading: Reading, scene: Scene) -> dict[str, bool]:
     return {name: same[name] for name in ATTRIBUTES}
 
 
-def measure(n: int = 2000, seed: int = 90_210, *, split: str = "any", distort=None) -> dict[str, float]:
-    """Share of true scenes read right, per attribute and for all of them at once ("scene").
+def measure(n: int = 2000, seed: int = 90_210, *, aspect: str = "1:1", split: str = "any", distort=None) -> dict[str, float]:
+    """Share of true scenes of one aspect ratio read right, per attribute and for all of them at once ("scene").
 
     `distort(image, rng)` may spoil each picture first.
     """
@@ -128,7 +128,7 @@ def measure(n: int = 2000, seed: int = 90_210, *, split: str = "any", distort=No
     right = dict.fromkeys((*ATTRIBUTES, "scene"), 0)
     for _ in range(n):
         scene = sample_scene(rng, split=split)
-        image = render(scene, SIZE)
+        image = render(scene, SIZES[aspect])
         same = compare(read(image if distort is None else distort(image, rng)), scene)
         for name, value in same.items():
             right[name] += value
@@ -144,8 +144,9 @@ def _pixels(image) -> np.ndarray:
             raise ValueError(f"the picture is an array {image.shape} of {image.dtype}; give uint8 (height, width, 3) or a Pillow image")
         image = Image.fromarray(image)
     image = image.convert("RGB")
-    if image.size != (SIZE, SIZE):
-        image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    size = min(SIZES.values(), key=lambda wh: abs(log(wh[0] / wh[1]) - log(image.width / image.height)))
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
     return np.ascontiguousarray(np.asarray(image, dtype=np.float32).transpose(2, 0, 1))
 
 
@@ -155,19 +156,19 @@ def _reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
     return pixels.reshape(*lead, height // factor, factor, width // factor, factor).mean((-3, -1))
 
 
-@lru_cache(maxsize=128)
-def _background(place: str, time: str, variant: int) -> np.ndarray:
-    return np.ascontiguousarray(background(place, time, variant, SIZE).astype(np.float32).transpose(2, 0, 1))
+@lru_cache(maxsize=512)
+def _background(place: str, time: str, variant: int, size: tuple[int, int]) -> np.ndarray:
+    return np.ascontiguousarray(background(place, time, variant, size).astype(np.float32).transpose(2, 0, 1))
 
 
-@lru_cache(maxsize=1)
-def _small_backgrounds():
+@lru_cache(maxsize=len(SIZES))
+def _small_backgrounds(size: tuple[int, int]):
     names = [(p, t, v) for p in PLACES for t in TIMES for v in range(variant_count(p, t))]
-    return names, np.stack([_reduce(_background(*name), 4) for name in names])
+    return names, np.stack([_reduce(_background(*name, size), 4) for name in names])
 
 
-def _read_background(small: np.ndarray):
-    names, stack = _small_backgrounds()
+def _read_background(small: np.ndarray, size: tuple[int, int]):
+    names, stack = _small_backgrounds(size)
     error = np.minimum(np.abs(stack - small).sum(1), CAP).mean((1, 2))
     best = int(error.argmin())
     place, time, variant = names[best]
@@ -178,20 +179,21 @@ def _read_background(small: np.ndarray):
     return place, time, variant, margins
 
 
-@lru_cache(maxsize=1)
-def _body_templates():
+@lru_cache(maxsize=len(SIZES))
+def _body_templates(size: tuple[int, int]):
     """Bodies below the chin (they are the same for every species) at quarter size: the candidates and, per candidate, its
     coverage and its colours times coverage."""
     names, alphas, colours = [], [], []
-    for slot, (_, side, x, height) in enumerate(SLOTS):
+    for slot, (kind, side) in enumerate(SLOTS):
+        x, ground, height = standing_place(side, kind == "pair", *size)
         for pose in POSES:
             for colour in COLOURS:
                 rgba, (ax, ay) = figure_sprite(Character(species="cat", colour=colour), pose, height, side == "right")
-                page = np.zeros((4, SIZE, SIZE), np.float32)
+                page = np.zeros((4, size[1], size[0]), np.float32)
                 sheet = rgba.astype(np.float32).transpose(2, 0, 1) / 255
                 chin = ay - round((34 + (8 if pose == "jumping" else -7 if pose == "sitting" else 0)) * height / FIGURE_HEIGHT)
                 sheet = sheet * (np.arange(sheet.shape[1]) >= chin)[None, :, None]
-                _paste(page, sheet, x - ax, GROUND - ay)
+                _paste(page, sheet, x - ax, ground - ay)
                 alpha = page[3]
                 names.append((slot, pose, colour))
                 alphas.append(_reduce(alpha, 4))
@@ -201,19 +203,19 @@ def _body_templates():
 
 def _paste(page: np.ndarray, sheet: np.ndarray, x: int, y: int) -> None:
     x0, y0 = max(x, 0), max(y, 0)
-    x1, y1 = min(x + sheet.shape[2], SIZE), min(y + sheet.shape[1], SIZE)
+    x1, y1 = min(x + sheet.shape[2], page.shape[2]), min(y + sheet.shape[1], page.shape[1])
     page[:, y0:y1, x0:x1] = sheet[:, y0 - y:y1 - y, x0 - x:x1 - x]
 
 
-def _body_candidates(small: np.ndarray, base: np.ndarray) -> dict[str, list]:
+def _body_candidates(small: np.ndarray, base: np.ndarray, size: tuple[int, int]) -> dict[str, list]:
     """The most likely (slot, pose, colour): three poses per slot, each in its best colour."""
-    names, alpha_NHW, colour_N3HW = _body_templates()
+    names, alpha_NHW, colour_N3HW = _body_templates(size)
     rest = base - small
     after = np.abs(rest + colour_N3HW - alpha_NHW[:, None] * base)
     gain = np.minimum(np.abs(rest).sum(0), CAP).sum() - np.minimum(after.sum(1), CAP).sum((1, 2))
     found: dict[str, list] = {"single": [], "left": [], "right": []}
     for i in np.argsort(-gain):
-        kind, side = SLOTS[names[i][0]][:2]
+        kind, side = SLOTS[names[i][0]]
         found_here = found["single" if kind == "single" else side]
         if sum(n[0] == names[i][0] for n in found_here) < 3 and names[i][:2] not in (n[:2] for n in found_here):
             found_here.append(names[i])
@@ -259,6 +261,7 @@ class _Page:
     """
 
     def __init__(self, pixels_3HW: np.ndarray, base_3HW: np.ndarray, hidden: np.ndarray | None = None):
+        self.size = pixels_3HW.shape[2], pixels_3HW.shape[1]  # width and height at full size
         self.pixels, self.drawn, self.hidden = _reduce(pixels_3HW, 2), _reduce(base_3HW, 2), hidden
         self._compare()
 
@@ -289,19 +292,18 @@ class _Page:
         self._compare()
 
     def cover(self, sprite) -> np.ndarray:
-        """Where a sprite covers the picture, boolean (64, 64)."""
+        """Where a sprite covers the picture, boolean, at half size."""
         rows, columns, _, alpha = self._where(sprite, 1)
-        covered = np.zeros((HALF, HALF), bool)
+        covered = np.zeros(self.error.shape, bool)
         covered[rows, columns] = alpha > 0.3
         return covered
 
-    @staticmethod
-    def _where(sprite, step):
+    def _where(self, sprite, step):
         maker, key, x, y = sprite
         _, dx, dy = maker(*key)
         colours, alpha = _halved(maker, key, (x + dx) % 2, (y + dy) % 2)
         left, top = (x + dx) // 2, (y + dy) // 2
-        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + alpha.shape[1], HALF), min(top + alpha.shape[0], HALF)
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + alpha.shape[1], self.size[0] // 2), min(top + alpha.shape[0], self.size[1] // 2)
         rows, columns = slice(y0, y1, step), slice(x0, x1, step)
         inside = (slice(y0 - top, y1 - top, step), slice(x0 - left, x1 - left, step))
         return rows, columns, colours[(slice(None), *inside)], alpha[inside]
@@ -318,32 +320,42 @@ class _Guess:
     wearable: str | None = None
     height: int = 0
     x: int = 0
-    y: int = GROUND
+    y: int = 0
     gain: float = float("-inf")
     margins: dict = field(default_factory=dict)
 
-    def sprite(self, dx: int = 0, dy: int = 0):
-        flip = SLOTS[self.slot][1] == "right"
-        return _figure_sheet, (self.species, self.colour, self.wearable, self.pose, self.height, flip), self.x + dx, self.y + dy
+    @property
+    def flip(self) -> bool:
+        return SLOTS[self.slot][1] == "right"
 
-    def report(self) -> ReadFigure:
+    def start(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """(x, y) and height with which the layout begins for its slot."""
+        kind, side = SLOTS[self.slot]
+        return standing_place(side, kind == "pair", *size)
+
+    def sprite(self, dx: int = 0, dy: int = 0):
+        return _figure_sheet, (self.species, self.colour, self.wearable, self.pose, self.height, self.flip), self.x + dx, self.y + dy
+
+    def report(self, size: tuple[int, int]) -> ReadFigure:
         maker, key, x, y = self.sprite()
         rgba, dx, dy = maker(*key)
+        corners = zip((x + dx, y + dy, x + dx + rgba.shape[1], y + dy + rgba.shape[0]), size * 2)
         return ReadFigure(species=self.species, colour=self.colour, wearable=self.wearable, position=SLOTS[self.slot][1], pose=self.pose,
-                          box=(x + dx, y + dy, x + dx + rgba.shape[1], y + dy + rgba.shape[0]), margins=self.margins)
+                          box=tuple(round(pixel * 128 / side) for pixel, side in corners), margins=self.margins)
 
 
 def _placed(page: _Page, candidate) -> _Guess:
     """A candidate body (with any head) moved to where it explains the most."""
     slot, pose, colour = candidate
-    guess = _Guess(slot=slot, pose=pose, colour=colour, height=SLOTS[slot][3], x=SLOTS[slot][2])
+    guess = _Guess(slot=slot, pose=pose, colour=colour)
+    guess.x, guess.y, guess.height = guess.start(page.size)
     _move(page, guess, reach=4, stride=2, step=2)
     return guess
 
 
 def _dress(page: _Page, guess: _Guess) -> None:
     """Find species, clothes, height and the exact place, one thing at a time; then look at all of them again."""
-    heights = tuple(SLOTS[guess.slot][3] + d for d in (-3, 0, 3))
+    heights = tuple(guess.start(page.size)[2] + d for d in (-3, 0, 3))
     plain, glasses = replace(guess, margins={}), replace(guess, wearable="glasses", margins={})
     for rival in (plain, glasses):                        # glasses hide the eyes, and with them who it is
         _best(page, rival, species=HEROES)
@@ -383,7 +395,7 @@ def _other_pose(page: _Page, guess: _Guess, heights) -> None:
     """Sitting low and standing high look alike around the head: try the other one from the usual ground."""
     if guess.pose not in ("sitting", "standing"):
         return
-    rival = replace(guess, pose="standing" if guess.pose == "sitting" else "sitting", y=GROUND, margins={})
+    rival = replace(guess, pose="standing" if guess.pose == "sitting" else "sitting", y=guess.start(page.size)[1], margins={})
     _move(page, rival, reach=3, stride=1, step=2)
     _best(page, rival, height=heights)
     _move(page, rival, reach=1, stride=1)
@@ -442,7 +454,7 @@ def _read_prop(page: _Page, figures: list[_Guess]):
         return None, 1.0
     scores = []
     for prop in PROPS:
-        x, y, size = _prop_spot(prop, figures)
+        x, y, size = _prop_spot(prop, figures, *page.size)
         for stride in (2, 1):
             tries = [(_prop_sheet, (prop, size), x + dx, y + dy) for dx in (-stride, 0, stride) for dy in (-stride, 0, stride)]
             gain, _, x, y = max((page.gain(sprite), *sprite[1:]) for sprite in tries)
@@ -455,20 +467,8 @@ def _read_prop(page: _Page, figures: list[_Guess]):
     return sprite, min(1.0, max(0.0, share - PROP_GAIN), (gain - scores[-2][0]) / max(abs(gain), 1.0))
 
 
-def _prop_spot(prop: str, figures: list[_Guess]) -> tuple[int, int, int]:
+def _prop_spot(prop: str, figures: list[_Guess], width: int, height: int) -> tuple[int, int, int]:
     """Centre and size that the layout gives a prop beside or between these figures."""
-    if len(figures) == 2:
-        centre, size = PAIR_TOP.get(prop, (GROUND - PAIR_PROP_SIZE / 2, PAIR_PROP_SIZE))
-        x, y = (figures[0].x + figures[1].x) / 2, max(f.y for f in figures) + centre - GROUND
-    else:
-        figure = figures[0]
-        side = -1 if SLOTS[figure.slot][1] == "right" else 1
-        if prop in GROUND_PROPS:
-            offset, size = GROUND_PROPS[prop]
-            y = figure.y + 1.5 - size / 2
-        else:
-            offset, above, size = HELD_PROPS[prop]
-            y = figure.y - above - (JUMP_LIFT * figure.height / FIGURE_HEIGHT if figure.pose == "jumping" else 0)
-        x = figure.x + side * offset
+    x, y, size = prop_place(prop, figures, min(width, height) / 128)
     half = size // 2
-    return min(max(round(x), half), SIZE - half), min(max(round(y), half), SIZE - half), size
+    return min(max(x, half), width - half), min(max(y, half), height - half), size

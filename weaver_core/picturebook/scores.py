@@ -117,12 +117,13 @@ def _told_story(rng: random.Random, num_images: int, **wishes):
 
 
 def _written(planner, request: str, seed: int):
-    from ..plan import parse_markup
-    from ..planners import PlannerOptions
+    """The plan of a request, and what the parser had to mend in it."""
     from ..request import Request
+    from ..weave import PlanReady, Warning, write_plan
 
-    pieces = planner.write(Request(prompt=request, seed=seed), (), options=PlannerOptions(seed=seed), cancel=lambda: False)
-    return parse_markup("".join(pieces))
+    events = list(write_plan(Request(prompt=request, seed=seed), planner))
+    return (next(event.plan for event in events if isinstance(event, PlanReady)),
+            [event for event in events if isinstance(event, Warning) and event.line is not None])
 
 
 def _shows(found: dict, story) -> bool:
@@ -229,8 +230,12 @@ def step_ratio(twin, *, side: int = 16, num_references: int = 8, pairs: int = 15
     import torch
 
     from ..model.dpcw import DensePromptContext
+    from ..model.twin_dit import TwinDiT
 
     config, device, dtype = twin.config, twin.device, twin.dtype
+    if 0 < config.reference_slots < num_references:  # time does not depend on the weights, so fresh ones with enough slots will do
+        fresh = TwinDiT.from_config(dict(config) | {"reference_slots": num_references})
+        twin = torch.nn.Module.to(fresh, device=device, dtype=dtype).eval()
     new = lambda *shape: torch.randn(*shape, device=device, dtype=dtype)  # noqa: E731
     layers = range(config.num_layers)
     words = DensePromptContext(tuple(new(2, config.num_kv_heads, 40, config.head_dim) for _ in layers),

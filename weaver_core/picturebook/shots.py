@@ -27,10 +27,13 @@ class ShotRecord:
     first: int = 0
 
 
-def sample_shot(rng: random.Random, kind: str, *, split: str = "train") -> ShotRecord:
-    """A random image of one kind. References show the same heroes elsewhere, at another time, doing something else."""
+def sample_shot(rng: random.Random, kind: str, *, split: str = "train", figures: int | None = None) -> ShotRecord:
+    """A random image of one kind. References show the same heroes elsewhere, at another time, doing something else.
+
+    figures: how many a text-to-image scene holds; None = as the world has it.
+    """
     if kind == "t2i":
-        scene = sample_scene(rng, split=split)
+        scene = sample_scene(rng, split=split, figures=figures)
         return ShotRecord(kind=kind, scene=scene, prompt=dense_prompt(scene, rng))
     if kind == "si2i":
         hero = sample_character(rng, split=split)
@@ -41,7 +44,10 @@ def sample_shot(rng: random.Random, kind: str, *, split: str = "train") -> ShotR
         scene = sample_scene(rng, split=split, figures=2)
         first = rng.randrange(2)
         heroes = [scene.figures[first].character, scene.figures[1 - first].character]
-        return ShotRecord(kind=kind, scene=scene, prompt=dense_prompt(scene, rng, hide="identity", first=first), first=first,
+        # People mostly tell of the first picture's hero first, wherever he stands.
+        told_from = "right" if first == 1 and rng.random() < 0.6 else "left"
+        prompt = dense_prompt(scene, rng, hide="identity", first=first, told_from=told_from)
+        return ShotRecord(kind=kind, scene=scene, prompt=prompt, first=first,
                           references=tuple(portrait(rng, hero, split=split, unlike=scene) for hero in heroes))
     raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
 

@@ -16,6 +16,22 @@ PLACES = ("meadow", "beach", "forest", "snow", "desert", "town", "castle", "room
 TIMES = ("day", "sunset", "night")
 POSITIONS = ("left", "centre", "right")
 POSES = ("standing", "waving", "jumping", "sitting")
+# Pixels (width, height) of a picture per aspect ratio: about as many for each, in whole tokens of the visualizer (16 pixels).
+SIZES = {"1:1": (128, 128), "4:3": (144, 112), "3:4": (112, 144)}
+
+
+def size_of(aspect: str, side: int = 128) -> tuple[int, int]:
+    """(width, height) in pixels of a picture of one aspect ratio; `side` is that of a square one.
+
+    Raises   ValueError for an aspect ratio that is not in SIZES, or a side at which it has no whole tokens
+    """
+    if aspect not in SIZES:
+        raise ValueError(f"aspect is {aspect!r}; picture-book pages are {', '.join(SIZES)}")
+    width, height = (pixels * side / 128 for pixels in SIZES[aspect])
+    if width % 16 or height % 16:
+        raise ValueError(f"a {aspect} page beside squares of {side} pixels would have {width:g}x{height:g}, which are no multiples of 16; "
+                         "use squares of 128 or 256 pixels")
+    return int(width), int(height)
 
 
 def _one_of(name: str, value, allowed: tuple[str, ...], *, optional: bool = False) -> None:

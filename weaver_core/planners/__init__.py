@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -24,12 +24,14 @@ class PlannerOptions:
     temperature   0 = always the likeliest word
     seed          same seed, request and history: same text
     num_images    how many images are wanted (still to come, when there is a history); None = the planner decides
+    continued     the history is a whole story that had come to its end; go on with it
     """
 
     max_tokens: int = 4096
     temperature: float = 0.7
     seed: int = 0
     num_images: int | None = None
+    continued: bool = False
 
     def __post_init__(self):
         if not 1 <= self.max_tokens <= 1_000_000:
@@ -78,3 +80,23 @@ class FeaturePlanner(Planner, Protocol):
     def context(
         self, plan: Plan, segment: ImageSegment, request: Request, *, history: tuple[HistoryItem, ...] = ()
     ) -> object | None: ...
+
+
+@runtime_checkable
+class SeeingPlanner(Planner, Protocol):
+    """A planner that can also be asked about pictures (those of the user's own).
+
+    `answer` returns the model's whole answer to one question about `images` (() = about none), thoughts taken away. `schema` is the JSON
+    schema that the answer is to have; it is only forced where that is possible, so the answer may be anything. InputError
+    when the model cannot see.
+    """
+
+    def answer(
+        self,
+        question: str,
+        images: Sequence[Image],
+        *,
+        options: PlannerOptions,
+        cancel: Callable[[], bool],
+        schema: dict | None = None,
+    ) -> str: ...

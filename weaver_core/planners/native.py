@@ -7,7 +7,7 @@ plan costs the part from the edit on, and in the closed loop only the new pictur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,39 +18,46 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model.checkpoint import WeaverModel
-from ..model.dpcw import DensePromptContext, find_windows, slice_cache
+from ..model.dpcw import DensePromptContext, slice_cache
 from ..model.tokens import PlannerTokens, encode, image_ids, mrope_positions, prompt_ids
 from ..model.vision import image_patches, merged_grid
 from ..pictures import image_key
 from . import PlannerOptions
+from .chapters import MIN_PAGES, Chapter, chapter_of, read_from
+from .instruction import count_images
+from .native_prompt import cannot_follow, prompt_for, shown_pictures
 
 if TYPE_CHECKING:
     from ..plan import ImageSegment, Plan
     from ..request import Request
     from . import HistoryItem
 
-TEMPERATURE = 0.7  # where the caller has no wish
 LEAST_LIKELY = 0.05  # tokens below this share of the likeliest one are never drawn: a small model's tail is noise
 
 
 @dataclass(slots=True)
 class _Sequence:
-    """Token ids with the pictures that stand at their image places."""
+    """Token ids with the pictures that stand at their image places, and the pictures' keys."""
 
     ids: list[int]
     pictures: list[Image.Image]
-
-    def copy(self) -> _Sequence:
-        return _Sequence(list(self.ids), list(self.pictures))
+    keys: list[str]
 
 
 class NativePlanner:
-    """Writes plans with the planner of a native pair. See `planners.FeaturePlanner`."""
+    """Writes plans with the planner of a native pair. See `planners.FeaturePlanner`.
+
+    It reads the prompt, the pictures and who the cast is; `notes` say what else was asked and cannot be followed.
+    """
+
+    obeys_language = False
 
     def __init__(self, model: WeaverModel):
         self.model = model
         self.tokens = PlannerTokens.of(model.tokenizer)
-        self.max_images = model.defaults.max_images
+        self._most = model.defaults.max_images  # that it has learned; longer stories come in chapters
+        self.max_images = None if self._most >= MIN_PAGES else self._most
+        self.notes: tuple[str, ...] = ()
         side = model.defaults.image_size
         self._side, self._grid = side, merged_grid(side, side, model.planner.config.vision_config)
         self._memory = _Memory(model, self.tokens, self._grid)
@@ -59,49 +66,77 @@ class NativePlanner:
         self, request: Request, history: tuple[HistoryItem, ...], *, options: PlannerOptions, cancel: Callable[[], bool]
     ) -> Iterator[str]:
         """Pieces of markup; ends with the story. See `planners.Planner.write`."""
-        written = self._sequence(request, history, options.num_images)
-        start = len(written.ids)
+        self.notes = tuple(cannot_follow(request))
         generator = torch.Generator().manual_seed(options.seed % 2**63)
+        index, total = count_images(history), None
+        ended = index if options.continued else 0
+        if options.num_images is not None:
+            total = index + options.num_images
+        while True:
+            chapter = chapter_of(index, max(total or 0, index + 1), self._most, ended=ended)
+            ends = total is None or chapter.stop >= total
+            wanted = None if total is None else chapter.stop - index
+            one = replace(options, num_images=wanted)
+            text = yield from self._write_chapter(request, history, one, chapter, generator, cancel, ends=ends)
+            if ends or text is None:
+                return
+            history, index = (*history, text), chapter.stop
+            options = replace(options, max_tokens=max(1, options.max_tokens - len(encode(self.model.tokenizer, text))))
+
+    def _write_chapter(
+        self, request, history, options, chapter, generator, cancel, *, ends: bool
+    ) -> Generator[str, None, str | None]:
+        """Yields the pieces of one chapter and returns its text; None when it was stopped."""
+        written = self._sequence(request, history, chapter, counted=options.num_images is not None)
+        start = len(written.ids)
         text = _StreamedText(self.model.tokenizer)
+        pieces: list[str] = []
         num_images = 0
         for _ in range(min(options.max_tokens, self._room(start))):
             if cancel():
-                return
+                return None
             logits = self._memory.read(written)
             token = self._choose(logits, written.ids[start:], num_images, options, generator)
             if token == self.tokens.eos:
                 break
             written.ids.append(token)
             num_images += token == self.tokens.end_imagine
-            yield from text.add(token)
+            for piece in text.add(token):
+                pieces.append(piece)
+                yield piece
+            if not ends and num_images == options.num_images and token == self.tokens.begin_of_image:
+                return "".join(pieces)
         yield from text.rest()
+        return None
 
     def context(
         self, plan: Plan, segment: ImageSegment, request: Request, *, history: tuple[HistoryItem, ...] = ()
     ) -> DensePromptContext:
         """The window of one image: a slice of the generation cache where the plan is as it was written."""
+        index = [image.id for image in plan.images].index(segment.id)
         if not history:
             place = [part.id for part in plan.segments].index(segment.id)
             history = (replace(plan, segments=plan.segments[:place + 1]).to_bare_markup(),)
-        sequence = self._sequence(request, history, None)
+        chapter = chapter_of(index, max(len(plan.images), request.wanted_images or 0), self._most)
+        sequence = self._sequence(request, history, chapter, counted=request.wanted_images is not None)
         self._room(len(sequence.ids))
-        window = find_windows(sequence.ids, self.tokens.imagine, self.tokens.end_imagine)[-1]
+        window = self.model.visualizer.window_rule.find(
+            sequence.ids, begin=self.tokens.imagine, end=self.tokens.end_imagine, image=self.tokens.image_pad)[-1]
         self._memory.hold(sequence)
         return slice_cache(self._memory.cache, self._memory.positions_3T, window)
 
-    def _sequence(self, request: Request, history: Sequence[HistoryItem], num_images: int | None) -> _Sequence:
-        """Everything the planner has before it. A wanted number of images is said in the request's own words."""
-        wanted = request.num_images
-        prompt = request.prompt if wanted is None else f"{request.prompt} Please make {wanted} picture{'s' * (wanted != 1)}."
-        pictures = [self._picture(picture.image) for picture in request.images]
+    def _sequence(self, request: Request, history: Sequence[HistoryItem], chapter: Chapter, *, counted: bool) -> _Sequence:
+        """Everything the planner has before it: the request in its words, and what it reads of the story so far."""
+        prompt = prompt_for(request, chapter if counted else None)
+        pictures = [self._picture(picture.image) for picture in shown_pictures(request)]
         ids = prompt_ids(self.model.tokenizer, self.tokens, prompt, [self._grid] * len(pictures))
-        for item in history:
+        for item in read_from(history, chapter.start):
             if isinstance(item, str):
                 ids += encode(self.model.tokenizer, item)
             else:
                 ids += image_ids(self.tokens, self._grid)
                 pictures.append(self._picture(item))
-        return _Sequence(ids, pictures)
+        return _Sequence(ids, pictures, [image_key(picture) for picture in pictures])
 
     def _picture(self, image: Image.Image) -> Image.Image:
         return ImageOps.fit(image.convert("RGB"), (self._side, self._side), Image.Resampling.LANCZOS)
@@ -127,10 +162,9 @@ class NativePlanner:
             if num_images >= options.num_images:
                 return t.eos
             logits_V[t.eos] = -torch.inf
-        temperature = TEMPERATURE if options.temperature is None else options.temperature
-        if temperature == 0:
+        if options.temperature == 0:
             return int(logits_V.argmax())
-        probability_V = torch.softmax(logits_V / temperature, -1)
+        probability_V = torch.softmax(logits_V / options.temperature, -1)
         probability_V[probability_V < LEAST_LIKELY * probability_V.max()] = 0
         return int(torch.multinomial(probability_V, 1, generator=generator))
 
@@ -195,7 +229,7 @@ class _Memory:
     def _cut(self, keep: int) -> None:
         if keep == 0:
             self._clear()
-        elif keep < len(self._marks):
+        elif keep < self.cache.get_seq_length():  # longer than the marks where a reading was broken off
             for layer in self.cache.layers:
                 layer.keys, layer.values = layer.keys[:, :, :keep], layer.values[:, :, :keep]
             self._marks = self._marks[:keep]
@@ -203,9 +237,9 @@ class _Memory:
     def _marks_of(self, sequence: _Sequence) -> list:
         if not sequence.pictures:
             return sequence.ids[:]
-        keys, places, marks, seen = [image_key(p) for p in sequence.pictures], self.grid[0] * self.grid[1], [], 0
+        places, marks, seen = self.grid[0] * self.grid[1], [], 0
         for token in sequence.ids:
-            marks.append(token if token != self.tokens.image_pad else keys[seen // places])
+            marks.append(token if token != self.tokens.image_pad else sequence.keys[seen // places])
             seen += token == self.tokens.image_pad
         return marks
 

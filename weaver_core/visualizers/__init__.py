@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import log, sqrt
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from .slots import Slot
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -26,6 +28,7 @@ class Capabilities:
     needs_context        it must be given a planner's features (`Shot.context`)
     edits                it can follow "change this picture" with one reference
     steps, guidance, reference_guidance    the defaults
+    token_side           one of its tokens stands for a square of so many pixels a side
     """
 
     max_references: int
@@ -39,6 +42,12 @@ class Capabilities:
     steps: int = 20
     guidance: float = 1.0
     reference_guidance: float = 1.0
+    token_side: int = 16
+
+    def reference_tokens(self, size: tuple[int, int]) -> int:
+        """How many tokens a reference of this size has."""
+        width, height = self.fit_size(size, None)
+        return -(-width // self.token_side) * -(-height // self.token_side)
 
     def fit_size(self, size: tuple[int, int] | None, aspect: str | None) -> tuple[int, int]:
         """The size to draw for a wanted size, or aspect ratio, or neither: the nearest that this visualizer can.
@@ -77,7 +86,7 @@ class Shot:
     """Everything a visualizer is told about one image.
 
     `references` are RGB images in slot order, `reference_keys` their content hashes (equal key = equal pixels, so
-    anything computed from a reference may be kept under it). `context` is the planner's features or None. `size` is
+    anything computed from a reference may be kept under it), `slots` whom they show. `context` is the planner's features or None. `size` is
     one that the visualizer's capabilities allow.
     """
 
@@ -89,6 +98,7 @@ class Shot:
     reference_guidance: float
     references: tuple[Image, ...] = ()
     reference_keys: tuple[str, ...] = ()
+    slots: tuple[Slot, ...] = ()
     context: object | None = None
 
 
@@ -99,7 +109,8 @@ class Visualizer(Protocol):
     `fingerprint` changes whenever the same shot would give another image (other weights, other class): it is part of
     the key under which a drawn image is kept. `render` returns an RGB image of `shot.size`; it asks `cancel()` at
     every step and raises `errors.Cancelled` when that is true. It may be called from another thread than the one that
-    made it, never from two at once.
+    made it, never from two at once. One that has something to say about how it drew keeps sentences in `notes`, anew with
+    every `render`.
     """
 
     capabilities: Capabilities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from . import OnStep
 
 REFERENCE_BUDGET = 512 * 2**20  # bytes of encoded references that stay for other pages; the oldest leave first
+PREVIEW_SECONDS = 0.3  # between two previews: decoding at every step took a sixth of the picture-book's drawing time
 
 
 class NativeVisualizer:
@@ -33,9 +35,11 @@ class NativeVisualizer:
         self.model = model
         self.fingerprint = model.fingerprint
         defaults = model.defaults
+        # A small pair draws the few sizes that it learned; a large one every size on its grid, at the pixels of its first.
+        grid = {"size_multiple": defaults.size_multiple} if defaults.size_multiple else {"sizes": tuple(map(tuple, defaults.sizes))}
         self.capabilities = Capabilities(
-            max_references=defaults.max_references, default_size=tuple(defaults.sizes[0]), sizes=tuple(map(tuple, defaults.sizes)),
-            needs_context=True, edits=True, steps=defaults.steps, guidance=defaults.text_guidance,
+            max_references=defaults.max_references, default_size=tuple(defaults.sizes[0]), **grid,
+            needs_context=True, token_side=8 * model.visualizer.config.patch, edits=True, steps=defaults.steps, guidance=defaults.text_guidance,
             reference_guidance=defaults.reference_guidance)
         self._references: OrderedDict[tuple[str, tuple[int, int]], ReferenceCache] = OrderedDict()
         self._budget = reference_budget
@@ -48,15 +52,28 @@ class NativeVisualizer:
         width, height = shot.size
         references = [self._reference(image, key) for image, key in zip(shot.references, shot.reference_keys, strict=True)]
 
+        shown = time.monotonic()
+
         def step(done: int, total: int, clean_BCYX: Tensor) -> None:
+            nonlocal shown
             self._check(cancel)
-            on_step(done, total, self._picture(clean_BCYX) if done < total else None)
+            preview = None
+            if done < total and time.monotonic() - shown >= PREVIEW_SECONDS:
+                preview, shown = self._picture(clean_BCYX), time.monotonic()
+            on_step(done, total, preview)
 
         latents = draw(
             self.model.visualizer, shot.context.to(self.model.device), references, self._noise(width, height, shot.seed),
             guidance=Guidance(text=shot.guidance, reference=shot.reference_guidance), steps=shot.steps,
             shift=self.model.defaults.shift, on_step=step)
         return self._picture(latents)
+
+    def save_memory(self) -> str:
+        """See `out_of_memory.Frugal`."""
+        if not self._references:
+            return ""
+        self._references.clear()
+        return "references that were encoded for other pages are given up"
 
     def _noise(self, width: int, height: int, seed: int) -> Tensor:
         """Drawn on the CPU, so that a seed gives the same picture on every device."""
@@ -65,8 +82,8 @@ class NativeVisualizer:
         return torch.randn(1, channels, height // 8, width // 8, generator=generator).to(self.model.device)
 
     def _reference(self, image: Image.Image, key: str) -> ReferenceCache:
-        """An encoded reference, from the cache if its pixels were encoded before."""
-        size = self.capabilities.fit_size(image.size, None)
+        """An encoded reference, from the cache if its pixels were encoded before; drawn-size pixels, in its own aspect ratio."""
+        size = self.capabilities.fit_size(None, f"{image.width}:{image.height}")
         place = (key, size)
         if place in self._references:
             self._references.move_to_end(place)

@@ -1,0 +1,155 @@
+"""A second look at what was drawn: an image that looks wrong is drawn once more, and a critic may ask for more of them.
+
+It always ends, and it can cost time but never an image: the best of all drawings is kept, and a redraw that fails leaves
+what there was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from .errors import Cancelled, StoryError, reason
+from .events import Event, ImageJudged, Warning
+from .picture_faults import fault_sentence, find_fault, is_better, print_of
+from .pictures import image_key
+from .plan import ImageSegment, image_seed
+from .references import ReferenceChoice
+from .rendering import Rendering
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .critic import Critic, Verdict
+    from .painter import Painter
+    from .planners import HistoryItem
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """One image that is being drawn: of which segment, from which references, and after what.
+
+    rendering   everything that it is drawn from; the pixels' marks are added as they become known
+    history     what the planner wrote before it and the images in it; empty when the whole plan is known
+    """
+
+    segment: ImageSegment
+    choices: tuple[ReferenceChoice, ...]
+    rendering: Rendering
+    history: tuple[HistoryItem, ...]
+
+
+class Redraws:
+    """Has a painter draw, looks at the result, and has it draw again."""
+
+    def __init__(self, painter: Painter, critic: Critic | None):
+        self.painter = painter
+        self.critic = critic
+        self._fingerprints: dict[str, object] = {}  # by the image's key
+
+    def draw(self, drawing: Drawing) -> Generator[Event, None, tuple[Image, Rendering]]:
+        """The image and its rendering. One that looks wrong is drawn once more, and the better of the two is taken."""
+        segment, shot = drawing.segment, self.painter.shot(drawing)
+        image = yield from self.painter.draw(segment, shot)
+        fault = self._fault(segment, image)
+        redrawn, seed = fault, None
+        if fault:
+            message = f"{fault_sentence(segment.id, fault)}; it is drawn once more with another seed"
+            yield Warning(message=message, segment_id=segment.id)
+            again = image_seed(shot.seed, "redraw")
+            second = yield from self._tried(segment, self.painter.draw(segment, replace(shot, seed=again)))
+            if second is not None and is_better(second_fault := self._fault(segment, second), fault):
+                image, fault, seed = second, second_fault, again
+        if fault:
+            both = " in both drawings" if second is not None else ""
+            message = f"{fault_sentence(segment.id, fault)}{both}; it is kept and marked. Another seed or prompt may help"
+            yield Warning(message=message, segment_id=segment.id)
+        return image, replace(drawing.rendering, image_key=image_key(image), fault=fault, redrawn=redrawn, drawn_seed=seed)
+
+    def judged(self, drawing: Drawing, image: Image) -> Generator[Event, None, tuple[Image, Rendering]]:
+        """What the critic likes best: this image, or one of those that are drawn at its wish, under the words that it gives."""
+        segment, rendering = drawing.segment, drawing.rendering
+        best = image, rendering
+        if self.critic is None:
+            return best
+        for attempt in range(1, self.critic.max_redraws + 2):
+            verdict = yield from self._verdict(segment, image)
+            if verdict is None:
+                break
+            redraws = attempt <= self.critic.max_redraws and not self.critic.is_content(verdict)
+            yield ImageJudged(segment_id=segment.id, attempt=attempt, image=image, verdict=verdict, redraws=redraws)
+            if best[1].verdict is None or verdict.rank > best[1].verdict.rank:
+                best = image, replace(rendering, verdict=verdict)
+            if not redraws:
+                break
+            redrawn = yield from self._tried(segment, self._draw_reworded(drawing, verdict.prompt, attempt))
+            if redrawn is None:
+                break
+            image, rendering = redrawn
+        return best
+
+    def _tried(self, segment: ImageSegment, drawing: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
+        """What another drawing returns; None (with a Warning) when it fails: the picture that was drawn stays."""
+        try:
+            return (yield from drawing)
+        except (Cancelled, StoryError):
+            raise
+        except Exception as error:
+            self.painter.cancel.check()
+            message = f"{segment.id} could not be drawn once more: {reason(error)}. The picture that was drawn is kept"
+            yield Warning(message=message, segment_id=segment.id)
+            return None
+
+    def _verdict(self, segment: ImageSegment, image: Image) -> Generator[Event, None, Verdict | None]:
+        """What the critic says; None (with a Warning) when it cannot. One that fails is not asked again."""
+        try:
+            verdict = self.critic.judge(image, segment, self.painter.plan.cast, cancel=self.painter.cancel)
+        except (Cancelled, StoryError):
+            raise
+        except Exception as error:
+            self.painter.cancel.check()
+            self.critic = None
+            yield Warning(message=f"the critic cannot judge: {reason(error)}. Pictures are kept as they are drawn", segment_id=segment.id)
+            return None
+        self.painter.cancel.check()
+        if verdict is None:
+            yield Warning(message=f"the critic's answer about {segment.id} is no verdict; the picture is kept", segment_id=segment.id)
+        return verdict
+
+    def _draw_reworded(self, drawing: Drawing, prompt: str, attempt: int) -> Generator[Event, None, tuple[Image, Rendering]]:
+        """The image drawn again, with another seed and (where it is not "") under another dense prompt.
+
+        The rendering keeps prompt, seed and key of the segment: it is the answer to those, however it came about.
+        """
+        segment, rendering = drawing.segment, drawing.rendering
+        try:
+            reworded = replace(segment, prompt=prompt or segment.prompt)
+        except ValueError:
+            reworded = segment  # words that no plan may hold
+        history = tuple(item.replace(segment.prompt, reworded.prompt) if isinstance(item, str) else item for item in drawing.history)
+        seed = image_seed(rendering.seed, f"critic {attempt}")
+        told = replace(rendering, prompt=self.painter.words(reworded, drawing.choices), seed=seed)
+        shot = self.painter.shot(replace(drawing, segment=reworded, rendering=told, history=history))
+        image = yield from self.painter.draw(segment, shot)
+        drawn_prompt = "" if reworded.prompt == segment.prompt else reworded.prompt
+        drawn = {"fault": self._fault(segment, image), "drawn_seed": seed, "drawn_prompt": drawn_prompt}
+        return image, replace(rendering, image_key=image_key(image), **drawn)
+
+    def _fault(self, segment: ImageSegment, image: Image) -> str:
+        return find_fault(image, segment.prompt, self._earlier(segment)) if self.painter.settings.check_images else ""
+
+    def _earlier(self, segment: ImageSegment) -> Iterator[tuple[str, str, object]]:
+        """Id, dense prompt and fingerprint of the images before this one; a fingerprint has 3 KB, the image is not kept."""
+        for other in self.painter.plan.images:
+            if other.id == segment.id:
+                return
+            if rendering := self.painter.story.renderings.get(other.id):
+                if rendering.image_key not in self._fingerprints:
+                    try:
+                        self._fingerprints[rendering.image_key] = print_of(self.painter.story.image(other.id))
+                    except StoryError:
+                        continue  # a lost page is told where it is needed; this one can be drawn without
+                yield other.id, rendering.prompt, self._fingerprints[rendering.image_key]

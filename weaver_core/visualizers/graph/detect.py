@@ -1,0 +1,97 @@
+"""Which family a loaded model belongs to: by its class inside ComfyUI, and by file names where classes are shared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+
+from . import GraphFamily, Link, ModelFacts, family_named
+
+_WEIGHTS = re.compile(r"\.(safetensors|sft|gguf|ckpt|pt|pth|bin)\Z", re.IGNORECASE)
+_PLAIN = {"BaseModel": "sd15", "SDXL": "sdxl", "SD3": "sd3", "Lumina2": "z-image", "Flux": "flux"}
+
+
+def find_family(facts: ModelFacts, choice: str = "auto") -> tuple[GraphFamily, str]:
+    """The family that was chosen, or that the model belongs to; and a sentence for the user, or ""."""
+    if choice != "auto":
+        return family_named(choice), ""
+    if name := _family_name(facts):
+        return family_named(name), ""
+    return family_named("text-to-image"), (
+        f"no model family is known for this model ({facts.kind or 'unknown'}); it draws from words alone, without "
+        "references. If it is one of the families offered, choose that one"
+    )
+
+
+def _family_name(facts: ModelFacts) -> str:
+    kind = facts.kind
+    if kind.startswith("QwenImage21") or facts.says("qwen_image_2.1"):
+        return "qwen-image-2.1"
+    if kind == "QwenImage":
+        if facts.config.get("default_ref_method") == "index_timestep_zero" or facts.says("edit_2511"):
+            return "qwen-image-edit-2511"
+        return "qwen-image-edit-2509" if facts.says("edit") else "qwen-image"
+    if kind == "Flux2":
+        # Only dev has an input for distilled guidance; the kinds of Klein differ in nothing but their weights.
+        if facts.config.get("guidance_embed", not facts.says("klein")):
+            return "flux2-dev"
+        if facts.says("_kv"):
+            return "flux2-klein-kv"
+        return "flux2-klein-base" if facts.says("base") else "flux2-klein"
+    if kind == "Flux" and facts.says("kontext"):
+        return "flux-kontext"
+    return _PLAIN.get(kind, "")
+
+
+# ---- what stands before a link
+
+
+def files_before(nodes: Callable[[str], Mapping], link: Link) -> tuple[str, ...]:
+    """Names of weights in the inputs of the nodes before a link: what a MODEL was loaded from, and its LoRAs.
+
+    nodes   node id -> {"class_type", "inputs"}, as in an API prompt
+    """
+    found: dict[str, None] = {}
+    for node in _before(nodes, link):
+        for value in node["inputs"].values():
+            if isinstance(value, str) and _WEIGHTS.search(value):
+                found.setdefault(re.split(r"[/\\]", value)[-1])
+    return tuple(found)
+
+
+def digest_before(nodes: Callable[[str], Mapping], *links: Link) -> str:
+    """16 hex digits that change when a node before one of the links changes, or one of its inputs; never with node ids."""
+    hashes: dict[str, str] = {}
+
+    def digest(node_id: str) -> str:
+        if node_id not in hashes:
+            node = nodes(node_id)
+            facts = {
+                name: [digest(value[0]), value[1]] if is_link(value) else value
+                for name, value in sorted(node["inputs"].items())
+            }
+            text = json.dumps([node["class_type"], facts], default=str)
+            hashes[node_id] = hashlib.sha256(text.encode()).hexdigest()
+        return hashes[node_id]
+
+    parts = [[digest(link[0]), link[1]] for link in links]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def is_link(value: object) -> bool:
+    """As ComfyUI tells links from values."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (int, float))
+
+
+def _before(nodes: Callable[[str], Mapping], link: Link) -> list[Mapping]:
+    """The nodes before a link, nearest first."""
+    seen: dict[str, Mapping] = {}
+    waiting = [link[0]]
+    while waiting:
+        node_id = waiting.pop(0)
+        if node_id not in seen:
+            seen[node_id] = nodes(node_id)
+            waiting += [value[0] for value in seen[node_id]["inputs"].values() if is_link(value)]
+    return list(seen.values())
