@@ -17,6 +17,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from weaver_core.errors import WeaverError  # noqa: E402
+from weaver_core.segments import check_size  # noqa: E402
+from weaver_core.spelling import read_size  # noqa: E402
 
 
 def assemble(planner: Path, visualizer: Path, vae: Path, out: Path, sampling: dict | None = None) -> int:
@@ -57,14 +59,16 @@ def main() -> int:
     parser.add_argument("--visualizer", type=Path, required=True, help="export folder of the visualizer or dpcw stage")
     parser.add_argument("--vae", type=Path, required=True, help="export folder of the autoencoder stage")
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--size", action="append", default=[], metavar="WxH",
+                        help="a size that the visualizer learned, the default first; may be repeated (default: 128x128)")
     parser.add_argument("--sampling", action="append", default=[], metavar="KEY=NUMBER",
                         help="a sampling default, such as steps=16 or text_guidance=2.5; may be repeated")
     options = parser.parse_args()
-    sampling = {}
-    for item in options.sampling:
-        key, _, value = item.partition("=")
-        sampling[key] = float(value) if "." in value else int(value)
     try:
+        sampling = {"sizes": [check_size("--size", read_size(size)) for size in options.size]} if options.size else {}
+        for item in options.sampling:
+            key, _, value = item.partition("=")
+            sampling[key] = float(value) if "." in value else int(value)
         size = assemble(options.planner, options.visualizer, options.vae, options.out, sampling)
     except (WeaverError, TypeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,9 @@
         weights.safetensors  optimizer.safetensors  ema.safetensors  random.safetensors
         state.json       counters, python's and numpy's random state
         complete.json    written last: step, files and their sizes; a folder without a fitting one is not a checkpoint
+
+`step_*.tmp` is being written, `step_*.old` is being replaced (and whole until the new one is), `step_*.aside` was left behind
+when a run went on from an earlier step.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 MARKER = "complete.json"
@@ -37,11 +41,29 @@ def step_folder(run_dir: Path, step: int) -> Path:
 def save_checkpoint(run_dir: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
     """Write one checkpoint and drop all but the newest `keep`; returns its folder.
 
-    Raises   OSError if the disk is full; older checkpoints are untouched then
+    Raises   OSError if the disk is full; older checkpoints are untouched then, and no part of the new one stays
     """
     target = step_folder(run_dir, step)
-    staging = target.with_name(target.name + ".tmp")
+    staging, old = target.with_name(target.name + ".tmp"), target.with_name(target.name + ".old")
     shutil.rmtree(staging, ignore_errors=True)
+    try:
+        _write(staging, step, snapshot)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise OSError(_no_room(run_dir, step, snapshot, error)) from error
+    if target.exists():  # a folder with files cannot be replaced; should it end here, the older one still counts
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(staging, target)
+    fsync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    for number, folder in enumerate(_folders(run_dir)):
+        if number >= keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def _write(staging: Path, step: int, snapshot: Snapshot) -> None:
     staging.mkdir(parents=True)
     for name, tensors in snapshot.tensors.items():
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()},
@@ -54,13 +76,25 @@ def save_checkpoint(run_dir: Path, step: int, snapshot: Snapshot, *, keep: int) 
     (staging / MARKER).write_text(json.dumps({"step": step, "files": sizes}), encoding="utf-8")
     fsync(staging / MARKER)
     fsync(staging)
-    if target.exists():  # a folder with files cannot be replaced
-        shutil.rmtree(target)
-    os.replace(staging, target)
-    fsync(target.parent)
-    for old in _folders(run_dir)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+
+
+def _no_room(run_dir: Path, step: int, snapshot: Snapshot, error: Exception) -> str:
+    needed = sum(value.nbytes for tensors in snapshot.tensors.values() for value in tensors.values())
+    last, _ = newest_checkpoint(run_dir)
+    kept = f"{last.name} is whole; make room, and the same command goes on from there" if last else "there is no older checkpoint"
+    return (f"the checkpoint of step {step} ({needed / 2**20:.1f} MB) could not be written: {error}; "
+            f"{shutil.disk_usage(run_dir).free / 2**20:.1f} MB are free in {run_dir}. {kept}")
+
+
+def set_aside_later(run_dir: Path, step: int) -> list[str]:
+    """Checkpoints after `step`, where a run now goes on: they would win over the new ones. They get another name; returns these."""
+    moved = []
+    for folder in _folders(run_dir):
+        if _step_of(folder) > step:
+            aside = folder.with_name(folder.name + ".aside")
+            shutil.rmtree(aside, ignore_errors=True)
+            moved.append(str(folder.rename(aside)))
+    return moved
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Snapshot:
@@ -135,6 +169,11 @@ def fsync(path: Path) -> None:
 
 
 def _folders(run_dir: Path) -> list[Path]:
-    """Checkpoint folders, newest first; leftovers of interrupted saves are not among them."""
-    root = Path(run_dir) / "checkpoints"
-    return sorted((p for p in root.glob("step_*") if p.is_dir() and p.suffix != ".tmp"), reverse=True)
+    """Checkpoint folders, newest first; of one step the finished one before the one that it was to replace."""
+    found = [path for path in (Path(run_dir) / "checkpoints").glob("step_*") if path.is_dir() and path.suffix in ("", ".old")]
+    return sorted(found, key=lambda path: (-_step_of(path), path.suffix))
+
+
+def _step_of(folder: Path) -> int:
+    digits = folder.stem.removeprefix("step_")
+    return int(digits) if digits.isdigit() else -1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
+import random
 import shutil
 import signal
 import sys
@@ -18,12 +18,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training.checkpoints import (Snapshot, fsync, load_checkpoint, newest_checkpoint, random_state,
-                                  restore_random_state, save_checkpoint)
+from training.checkpoints import (Snapshot, load_checkpoint, newest_checkpoint, random_state, restore_random_state, save_checkpoint,
+                                  set_aside_later, step_folder)
 from training.config import OptimizerConfig, RunConfig
+from training.distributed import World
 from training.ema import Ema
+from training.metrics import Meters, MetricsFile, Speed, amount_of, as_duration
 from training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
 from training.stages import Stage
+from training.trackers import Trackers
 
 log = logging.getLogger("training")
 
@@ -41,76 +44,121 @@ def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> floa
 class Trainer:
     """Trains one stage in one run folder; `load` before `run` continues a run."""
 
-    def __init__(self, stage: Stage, config: RunConfig, run_dir: Path, device: torch.device):
-        self.stage, self.config, self.run_dir, self.device = stage, config, Path(run_dir), device
+    def __init__(self, stage: Stage, config: RunConfig, run_dir: Path, device: torch.device, world: World):
+        self.stage, self.config, self.run_dir, self.device, self.world = stage, config, Path(run_dir), device, world
+        self.share = world.share(config.train.accumulate)
         self.step = 0
         self.seconds = 0.0  # of training so far, over all sittings
         self.parameters = {f"{part}.{name}": p for part, module in stage.trainable.items()
                            for name, p in module.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError(f"the stage {config.stage} has no trainable parameters")
-        self.buffers = {f"{part}.{name}": b for part, module in stage.trainable.items()
-                        for name, b in module.state_dict().items() if f"{part}.{name}" not in self.parameters}
-        self.buffers = {name: b for name, b in self.buffers.items() if name not in _tied_names(stage)}
+        # Frozen weights inside a trained module (the base of a LoRA) are not kept: they come from where they came from.
+        self.buffers = {f"{part}.{name}": b for part, module in stage.trainable.items() for names in [dict(module.named_buffers())]
+                        for name, b in module.state_dict().items() if name in names}
         self.optimizers = build_optimizers(self.parameters, config.optimizer)
         self.ema = Ema(self.parameters, config.train.ema_decay)
+        self.metrics = MetricsFile(self.run_dir)
+        self.trackers = Trackers(config.train.trackers if world.is_first else (), config.name, self.run_dir, config.to_json())
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
         """Train until the last step or a signal; True if the run is finished."""
         train = self.config.train
-        batches = iter(_loader(self.stage, self.step, train.steps, train.workers))
-        meters = _Meters()
-        last_save_s = time.monotonic()
+        batches = iter(self._loader())
+        meters, speed = Meters(), Speed()
+        last_save_s, saved_step = time.monotonic(), -1
         with _StopOnSignal() as stop, tqdm(total=train.steps, initial=self.step, unit="step", dynamic_ncols=True,
-                                           mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-            while self.step < train.steps and not stop.requested:
+                                           mininterval=0.5 if sys.stderr.isatty() else 30, disable=not self.world.is_first) as bar:
+            while self.step < train.steps and not self.world.any(stop.requested):
                 started = time.monotonic()
-                logs = self._train_step(next(batches))
+                logs, amounts = self._train_step([next(batches) for _ in self.share])
                 self.step += 1
-                self.seconds += time.monotonic() - started
+                took_s = time.monotonic() - started
+                self.seconds += took_s
                 meters.add(logs)
+                speed.add(took_s, amounts)
                 bar.update()
                 if self.step % train.log_every == 0:
                     row = meters.take() | {"lr": self._lr(self.step - 1), "seconds": round(self.seconds, 1)}
+                    row |= speed.take(train.steps - self.step, self.world.size, self.device)
                     self._write_metrics(row)
-                    bar.set_postfix(loss=f"{row['loss']:.4f}", lr=f"{row['lr']:.1e}", s=f"{self.seconds / self.step:.2f}")
+                    bar.set_postfix_str(_said(row))
                 minutes = (time.monotonic() - last_save_s) / 60
                 if self.step % train.checkpoint_every_steps == 0 or minutes >= train.checkpoint_every_minutes:
                     self.save()
-                    last_save_s = time.monotonic()
+                    last_save_s, saved_step = time.monotonic(), self.step
                 if self.step % train.evaluate_every == 0 and self.step < train.steps:
                     self.look()
-        self.save()
+        if saved_step != self.step:
+            self.save()
         if self.step < train.steps:
             log.info("stopped at step %d of %d; the same command continues", self.step, train.steps)
+            self.trackers.close()
             return False
         self.look()
+        self.trackers.close()
         return True
 
-    def _train_step(self, batch: dict) -> dict:
+    def _loader(self) -> DataLoader:
+        """This process's batches from the next step to the last."""
+        accumulate = self.config.train.accumulate
+        # Workers inherit the stage, its network and all, by a fork. A copy could not be sent to them: where there is no fork, none start.
+        workers = self.config.train.workers if sys.platform == "linux" else 0
+        indices = [step * accumulate + part for step in range(self.step, self.config.train.steps) for part in self.share]
+        # The loader draws a base seed when it starts: from a generator of its own, or a resumed run would differ.
+        return DataLoader(_Batches(self.stage), batch_size=None, sampler=indices, num_workers=workers,
+                          prefetch_factor=4 if workers else None, multiprocessing_context="fork" if workers else None,
+                          generator=torch.Generator().manual_seed(0))
+
+    def _train_step(self, batches: list[dict]) -> tuple[dict, dict[str, int]]:
+        """One optimizer step; returns numbers to log, and how much was read (tokens or images) by this process."""
         for module in self.stage.trainable.values():
             module.train()
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self._lr(self.step)
-        batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.autocast):
-            loss, logs = self.stage.loss(batch, self.step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {self.step + 1} ({logs}); "
-                                     f"lower optimizer.lr or look at the data; the last checkpoint is untouched")
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total, logs = torch.zeros((), device=self.device), {}
+        indices = [self.step * self.config.train.accumulate + part for part in self.share]
+        losses, amounts = {}, {}
+        for index, batch in zip(indices, batches, strict=True):
+            # Noise depends on the batch alone, so that it does not matter which process computes it, or after how many others.
+            torch.manual_seed(_noise_seed(self.config.train.seed, index))
+            for unit, count in amount_of(batch).items():
+                amounts[unit] = amounts.get(unit, 0) + count
+            batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.autocast):
+                loss, logs = self.stage.loss(batch)
+            loss = loss / self.config.train.accumulate
+            loss.backward()
+            losses[index] = loss.detach()
+            total += loss.detach()
+        total = self.world.sum(total)
+        if not torch.isfinite(total):
+            self._stop(f"the loss is {total.item()}", [index for index, loss in losses.items() if not torch.isfinite(loss)])
+        self.world.sum_gradients(self.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.optimizer.clip)
+        if not torch.isfinite(norm):
+            self._stop(f"the gradient norm is {norm.item()} at a loss of {total.item():.4g}", indices)
         for optimizer in self.optimizers:
             optimizer.step()
         self.ema.update()
-        return {"loss": loss.detach(), "gradient_norm": norm.detach(), **logs}
+        return {**logs, "loss": total, "gradient_norm": norm.detach()}, amounts
+
+    def _stop(self, what: str, indices: list[int]) -> None:
+        """End before anything is changed by numbers that are none, naming the samples they came from."""
+        names = getattr(self.stage, "names", lambda index: [])
+        told = [f"batch {index} of seed {self.config.train.seed}" + "".join(f"\n  {name}" for name in names(index)) for index in indices]
+        whence = "\n".join(told) or "the batches of another process"
+        raise FloatingPointError(f"{what} at step {self.step + 1}, in {whence}\nlook at these samples, or lower optimizer.lr; nothing was "
+                                 "changed by this step, and the last checkpoint is untouched")
 
     def look(self) -> None:
         """Held-out numbers, samples and an export under the averaged weights; training's random states stay as they are."""
+        if not self.world.is_first:
+            return
         with preserved_random_state(), self.ema.applied(), torch.no_grad():
             for module in self.stage.trainable.values():
                 module.eval()
@@ -142,14 +190,16 @@ class Trainer:
 
     # -- state ---------------------------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        tensors, random = random_state()
+    def save(self) -> None:
+        if not self.world.is_first:
+            return
+        tensors, states = random_state()
         snapshot = Snapshot(
             tensors={"weights": {**self.parameters, **self.buffers}, "ema": self.ema.shadow, "random": tensors,
                      "optimizer": optimizer_tensors(self.optimizers, self.parameters)},
-            state={"step": self.step, "seconds": self.seconds, "ema_updates": self.ema.updates, "random": random,
+            state={"step": self.step, "seconds": self.seconds, "ema_updates": self.ema.updates, "random": states,
                    "config": self.config.to_json()})
-        return save_checkpoint(self.run_dir, self.step, snapshot, keep=self.config.train.keep_checkpoints)
+        save_checkpoint(self.run_dir, self.step, snapshot, keep=self.config.train.keep_checkpoints)
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
@@ -162,61 +212,43 @@ class Trainer:
         self.step, self.seconds = snapshot.state["step"], snapshot.state["seconds"]
         self.ema.updates = snapshot.state["ema_updates"]
         restore_random_state(snapshot.tensors["random"], snapshot.state["random"])
-        self._drop_later_metrics()
+        if self.world.is_first:
+            self.metrics.drop_after(self.step)
 
     def resume(self, wanted: str = "auto") -> str:
-        """Load the newest valid checkpoint ("auto") or that of a step; returns a line that says what happened."""
-        if wanted != "auto":
-            from training.checkpoints import step_folder
+        """Load a checkpoint; returns a line that says what happened.
+
+        wanted   a step, "newest" for the newest whole one, "auto" for that or, where there is none, the beginning
+        Raises   ValueError if there is no such checkpoint, or it does not fit the config
+        """
+        if wanted.isdigit():
             self.load(step_folder(self.run_dir, int(wanted)))
+            if self.world.is_first:
+                for folder in set_aside_later(self.run_dir, self.step):
+                    log.info("a later checkpoint was set aside: %s", folder)
             return f"continuing at step {self.step}"
         folder, skipped = newest_checkpoint(self.run_dir)
         for reason in skipped:
             log.warning("skipped an incomplete checkpoint: %s", reason)
         if folder is None:
+            if wanted == "newest":
+                raise ValueError(f"there is no whole checkpoint in {self.run_dir / 'checkpoints'}; leave --resume out to start at step 0, "
+                                 "or give the run's folder with --run-dir")
             return "starting at step 0"
         self.load(folder)
         return f"continuing at step {self.step} from {folder.name}"
 
-    # -- logs ----------------------------------------------------------------------------------------------------
-
     def _write_metrics(self, row: dict) -> None:
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with open(self.run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, **row}) + "\n")
-
-    def _drop_later_metrics(self) -> None:
-        """Rows after the resumed step will be written again; a torn last line goes too."""
-        path = self.run_dir / "metrics.jsonl"
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= self.step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue
-        staging = path.with_suffix(".tmp")
-        staging.write_text("".join(kept), encoding="utf-8")
-        fsync(staging)
-        os.replace(staging, path)
+        if self.world.is_first:
+            self.metrics.append(self.step, row)
+            self.trackers.log(row, self.step)
 
 
-class _Meters:
-    """Means of logged numbers since the last row; tensors are read once a row, not once a step."""
-
-    def __init__(self):
-        self.sums: dict[str, list] = {}
-
-    def add(self, logs: dict) -> None:
-        for name, value in logs.items():
-            self.sums.setdefault(name, []).append(value)
-
-    def take(self) -> dict[str, float]:
-        row = {name: sum(float(v) for v in values) / len(values) for name, values in self.sums.items()}
-        self.sums.clear()
-        return row
+def _said(row: dict) -> str:
+    """What the bar tells of a row."""
+    speed = [f"{value:.4g} {name.removesuffix('_per_second')}/s" for name, value in row.items() if name.endswith("_per_second")]
+    return ", ".join([f"loss {row['loss']:.4f}", f"lr {row['lr']:.1e}", f"{row['seconds_per_step']:.3g} s/step", *speed,
+                      f"{row['peak_memory_gib']:.2g} GiB", f"{as_duration(row['eta_seconds'])} left"])
 
 
 class _Batches(Dataset):
@@ -228,10 +260,9 @@ class _Batches(Dataset):
                 for k, v in self.stage.batch(step).items()}
 
 
-def _loader(stage: Stage, start: int, stop: int, workers: int) -> DataLoader:
-    # The loader draws a base seed when it starts: from a generator of its own, or a resumed run would differ.
-    return DataLoader(_Batches(stage), batch_size=None, sampler=range(start, stop), num_workers=workers,
-                      prefetch_factor=4 if workers else None, generator=torch.Generator().manual_seed(0))
+def _noise_seed(seed: int, batch_index: int) -> int:
+    """A seed of its own for every batch of every run."""
+    return random.Random(f"noise/{seed}/{batch_index}").getrandbits(63)
 
 
 class _StopOnSignal:
@@ -275,14 +306,3 @@ def _copy(targets: dict[str, torch.Tensor], values: dict[str, torch.Tensor], fol
             raise ValueError(f"{folder}: {name} has shape {tuple(values[name].shape)}, this config needs "
                              f"{tuple(target.shape)}; use the config of that run, or --fresh")
         target.copy_(values[name])
-
-
-def _tied_names(stage: Stage) -> set[str]:
-    """Second names of tied weights: in the state dict, but the same tensor as a named parameter."""
-    tied = set()
-    for part, module in stage.trainable.items():
-        pointers = {p.data_ptr() for p in module.parameters()}
-        named = dict(module.named_parameters())
-        tied |= {f"{part}.{name}" for name, value in module.state_dict().items()
-                 if name not in named and value.data_ptr() in pointers}
-    return tied

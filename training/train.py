@@ -6,54 +6,109 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from training.config import OptimizerConfig, RunConfig, TrainConfig, describe, load_config  # noqa: E402
+from training.config import OptimizerConfig, RunConfig, TrainConfig, describe, read_config  # noqa: E402
 from training.stages import STAGES, build_stage, settings_of  # noqa: E402
+from weaver_core.errors import WeaverError  # noqa: E402
 
 log = logging.getLogger("training")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 finished, 2 bad config or input, 130 stopped by a signal after saving."""
+    """Exit codes: 0 finished, 1 stopped by numbers that are none or by a full disk, 2 bad config or input, 130 stopped by a signal."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        config = load_config(options.config, options.set)
+        from training.check import check, tell
+
+        config, problems = read_config(options.config, options.set)
         run_dir = options.run_dir or Path("runs") / config.name
-        return 0 if train(config, run_dir, resume=options.resume, fresh=options.fresh) else 130
-    except ValueError as error:
+        found, needed = check(config, problems, run_dir, fresh=options.fresh)
+        problems.raise_if_any()
+        if options.check:
+            print("\n".join([f"{options.config}: nothing wrong found", *tell(config, found, needed)]))
+            return 0
+        finished = train(config, run_dir, resume=options.resume, fresh=options.fresh, cache_only=options.cache_only,
+                         notes=found.notes, activations=found.activations)
+        return 0 if finished else 130
+    except (FloatingPointError, OSError) as error:
+        log.error("error: %s", error)
+        return 1
+    except (ValueError, ImportError, WeaverError) as error:
         log.error("error: %s", error)
         return 2
 
 
-def train(config: RunConfig, run_dir: Path, *, resume: str = "auto", fresh: bool = False) -> bool:
-    """Build the stage, continue or start its run, train; True if the run reached its last step."""
+def train(config: RunConfig, run_dir: Path, *, resume: str = "auto", fresh: bool = False, cache_only: bool = False,
+          notes: Sequence[str] = (), activations: int = 0) -> bool:
+    """Build the stage, continue or start its run, train; True if the run reached its last step.
+
+    notes, activations   what `check` found, to be told by the first process
+    """
     import torch
 
+    from training.distributed import World, local_device
     from training.loop import Trainer
+    from training.memory_savers import checkpoint_activations
 
-    if fresh and run_dir.exists():
-        moved = _move_aside(run_dir)
-        log.info("the existing run was moved to %s", moved)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    name = config.train.device
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    device = local_device(config.train.device)
+    world = World(device)
+    if world.is_first:
+        if fresh and run_dir.exists():
+            log.info("the existing run was moved to %s", _move_aside(run_dir))
+        run_dir.mkdir(parents=True, exist_ok=True)
+    else:
+        log.setLevel(logging.WARNING)
+    for note in notes:
+        log.info("%s", note)
+    world.wait()
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
     stage = build_stage(config.stage, config.settings, seed=config.train.seed, run_dir=run_dir, device=device)
-    stage.steps = config.train.steps
-    trainer = Trainer(stage, config, run_dir, device)
-    for part, module in {**stage.trainable, **stage.frozen}.items():
-        kind = "trains" if part in stage.trainable else "frozen"
-        log.info("%s %s: %.2fM parameters", kind, part, sum(p.numel() for p in module.parameters()) / 1e6)
-    _report_changed_config(config, run_dir)
+    stage.num_batches = config.train.steps * config.train.accumulate
+    if cache_only or hasattr(stage, "prepare"):
+        _prepare(stage, config, world)
+    if cache_only:
+        world.close()
+        return True
+    if config.train.activation_checkpointing:
+        for part, module in stage.trainable.items():
+            checkpoint_activations(part, module)
+    trainer = Trainer(stage, config, run_dir, device, world)
+    _report(stage, config, activations)
+    if world.is_first:
+        _report_changed_config(config, run_dir)
     log.info("%s in %s on %s: %s, %d steps in all", config.stage, run_dir, device, trainer.resume(resume),
              config.train.steps)
-    return trainer.run()
+    finished = trainer.run()
+    world.close()
+    return finished
+
+
+def _prepare(stage, config: RunConfig, world) -> None:
+    """Let the stage fill its caches: `prepare()` tells of them a line at a time."""
+    prepare = getattr(stage, "prepare", None)
+    if prepare is None:
+        log.info("the stage %s has nothing to cache: its batches are made as they are needed", config.stage)
+        return
+    if world.is_first:
+        for line in prepare():
+            log.info("%s", line)
+    world.wait()
+
+
+def _report(stage, config: RunConfig, activations: int) -> None:
+    from training.estimate import Inspection, estimate, parts_of
+
+    parts = parts_of(stage)
+    for part in parts:
+        log.info("%s", part)
+    log.info("needs %s", estimate(Inspection(parts=parts, activations=activations), config))
 
 
 def _report_changed_config(config: RunConfig, run_dir: Path) -> None:
@@ -87,12 +142,22 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_config_reference())
     parser.add_argument("config", type=Path, help="TOML file, such as training/configs/picturebook/autoencoder.toml")
     parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/<name>)")
-    parser.add_argument("--resume", default="auto", metavar="auto|STEP",
-                        help="which checkpoint of the run to continue (default: the newest whole one)")
+    parser.add_argument("--check", action="store_true",
+                        help="look at config, data, memory and disk, tell everything that is wrong, and train nothing")
+    parser.add_argument("--cache-only", action="store_true", help="fill the stage's caches and leave")
+    parser.add_argument("--resume", nargs="?", const="newest", default="auto", type=_step, metavar="STEP",
+                        help="go on from this checkpoint of the run, or from the newest whole one, and start nothing new "
+                             "(default: go on where there is one, else start)")
     parser.add_argument("--fresh", action="store_true", help="start again; an existing run folder is moved aside, not deleted")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change a key of the config, such as --set optimizer.lr=1e-4; may be repeated")
     return parser
+
+
+def _step(value: str) -> str:
+    if not (value.isdigit() or value in ("auto", "newest")):
+        raise argparse.ArgumentTypeError(f"{value!r} is no step; give a number such as 500, or nothing for the newest checkpoint")
+    return value
 
 
 def _config_reference() -> str:

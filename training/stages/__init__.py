@@ -5,6 +5,12 @@ optimizer, schedule, clipping, EMA, checkpoints, resume, logs, signals. A stage 
 
     Settings                                  frozen dataclass of its own tables in the TOML file
     build(settings, *, seed, run_dir, device) -> Stage
+    inspect(settings, config, problems) -> Inspection     what `--check` tells, without loading weights
+
+and a stage may offer, beyond the protocol below,
+
+    prepare() -> lines of text                fills its caches before training, or for `--cache-only`
+    names(index) -> lines of text             which samples a batch holds, for messages about it
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-STAGES = ("autoencoder", "planner", "visualizer", "dpcw")
+STAGES = ("autoencoder", "planner", "chat_planner", "visualizer", "dpcw", "joint")
 # The DPCW tuning is the visualizer's trainer with other data, so both live in one module.
 _MODULES = {"dpcw": "visualizer"}
 
@@ -24,19 +30,19 @@ _MODULES = {"dpcw": "visualizer"}
 class Stage(Protocol):
     """One stage of training.
 
-    `batch(step)` must be a pure function of the run's seed and the step (so a resumed run sees the same data without any
-    saved position), returns numpy arrays, tensors and plain values in a dict, and may run in a worker process. `loss` may
-    draw noise from torch's global generator, which the loop seeds and restores. The loop puts averaged (EMA) weights into
+    `batch(index)` must be a pure function of the run's seed and the batch's index (so a resumed run sees the same data without
+    any saved position), returns numpy arrays, tensors and plain values in a dict, and may run in a worker process. `loss` may
+    draw noise from torch's global generator, which the loop seeds for every batch. The loop puts averaged (EMA) weights into
     the trainable modules around `evaluate`, `samples` and `export`, in eval mode, and keeps all random states untouched.
     """
 
     trainable: dict[str, nn.Module]
     frozen: dict[str, nn.Module]
-    steps: int  # of the whole run; set before the first batch, for data that changes along the way
+    num_batches: int  # of the whole run; set before the first batch, for data that changes along the way
 
-    def batch(self, step: int) -> dict[str, Any]: ...
+    def batch(self, index: int) -> dict[str, Any]: ...
 
-    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]: ...
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]: ...
 
     def evaluate(self) -> dict[str, float]: ...
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.estimate import Inspection, Part, layer_outputs
 from training.stages import step_rng
 from weaver_core.model.autoencoder import TinyAutoencoder
 from weaver_core.picturebook import compose, splits
@@ -56,17 +57,38 @@ def build(settings: Settings, *, seed: int, run_dir: Path, device) -> Autoencode
     return AutoencoderStage(settings, seed=seed, device=device)
 
 
+def inspect(settings: Settings, config, problems) -> Inspection:
+    """Counted on the meta device. See `training.stages`."""
+    if settings.init and not (Path(settings.init) / "config.json").is_file():
+        problems.add("init", f"init = {settings.init!r}: no config.json there; give the export folder of an autoencoder run")
+    with torch.device("meta"):
+        model = new_autoencoder(settings.model)
+        pixels = torch.empty(settings.data.batch_size, 3, settings.data.image_size, settings.data.image_size)
+        latents = torch.empty(settings.data.batch_size, settings.model.latent_channels, pixels.shape[2] // 8, pixels.shape[3] // 8)
+    parts = {"encoder": (model.encoder, pixels), "decoder": (model.decoder, latents)}
+    found = Inspection(batch=f"{settings.data.batch_size} pictures of {settings.data.image_size} x {settings.data.image_size}")
+    for name, (part, given) in parts.items():
+        count = sum(p.numel() for p in part.parameters())
+        trains = name == "decoder" or settings.train_encoder
+        found.parts.append(Part(name=name, num_values=count, num_trained=count if trains else 0, bytes=4 * count))
+        found.activations += layer_outputs(part, given) * (2 if config.train.autocast else 4) if trains else 0
+    return found
+
+
+def new_autoencoder(shape: ModelSettings) -> TinyAutoencoder:
+    return TinyAutoencoder(
+        latent_channels=shape.latent_channels, shuffle=shape.shuffle,
+        encoder_widths=shape.encoder_widths, encoder_blocks=shape.encoder_blocks,
+        decoder_widths=shape.decoder_widths, decoder_blocks=shape.decoder_blocks)
+
+
 class AutoencoderStage:
     """Reconstruction under latent noise. Latents are normalised with the batch's own statistics while training;
     the model's stored statistics are measured on training scenes whenever it is evaluated."""
 
     def __init__(self, settings: Settings, *, seed: int, device):
         self.settings, self.seed, self.device = settings, seed, device
-        shape = settings.model
-        model = TinyAutoencoder(
-            latent_channels=shape.latent_channels, shuffle=shape.shuffle,
-            encoder_widths=shape.encoder_widths, encoder_blocks=shape.encoder_blocks,
-            decoder_widths=shape.decoder_widths, decoder_blocks=shape.decoder_blocks)
+        model = new_autoencoder(settings.model)
         if settings.init:
             _start_from(model, settings.init)
         elif not settings.train_encoder:
@@ -80,12 +102,12 @@ class AutoencoderStage:
         if settings.compile:
             self.model.decoder.compile()
 
-    def batch(self, step: int) -> dict:
-        rng = step_rng(self.seed, step, "autoencoder")
+    def batch(self, index: int) -> dict:
+        rng = step_rng(self.seed, index, "autoencoder")
         scenes = [splits.sample_scene(rng, split="train") for _ in range(self.settings.data.batch_size)]
         return self._render(scenes)
 
-    def loss(self, batch: dict, step: int) -> tuple[torch.Tensor, dict]:
+    def loss(self, batch: dict) -> tuple[torch.Tensor, dict]:
         options = self.settings.loss
         truth_BCHW, weight_B1HW = self._pixels(batch)
         latents_BChw = self._training_latents(truth_BCHW)

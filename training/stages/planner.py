@@ -18,17 +18,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from training.build_tokenizer import picturebook_texts, train_tokenizer
+from training.estimate import Inspection, Part, score_activations, transformer_activations
+from training.packing import IGNORED
+from training.records import check_held_out
 from training.stages import step_rng
 from training.stages.planner_checks import Prompt, check_story, continue_greedily, held_out_rng, rates
+from training.stages.sequence_loss import answer_loss
 from weaver_core.model.tokens import PlannerTokens, encode, image_ids, mrope_positions, prompt_ids
 from weaver_core.model.vision import image_patches, merged_grid
 from weaver_core.picturebook import captions, compose, grammar, splits, world
 
-IGNORED = -100  # label of tokens without a loss
 _WORLD_WORDS = "|".join((*world.HEROES, *world.COLOURS, *world.WEARABLES, *world.PROPS, *world.PLACES, *world.TIMES))
 
 
@@ -45,20 +47,31 @@ class ModelSettings:
     vision_heads: int = 3
     compile: bool = True  # fuses elementwise work; needs a C++ compiler, costs a minute at the start
 
+    def __post_init__(self):
+        if self.hidden_size % self.heads:
+            raise ValueError(f"model.hidden_size is {self.hidden_size}; it must be a multiple of model.heads, {self.heads}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    batch_tokens: int = 3072  # padded tokens of a step, about
+    source: str | None = None  # records of your own (.jsonl file, or a folder of them) in place of the picture-book grammar
+    packing: bool = True  # of those records: sequences behind one another in one row, kept apart by the mask; else padded rows
+    held_out: float = 0.05  # share of those records that are only measured with
+    batch_tokens: int = 3072  # tokens of a step: about so many of the grammar, padding among them; at most so many of records
     generation_ratio: float = 5.0  # generation records for one understanding record; the paper's 5g1u
     bare_captions: float = 0.15  # share of the generation records that are a dense prompt alone
     references: float = 0.15  # share of the stories about heroes in reference pictures
     reference_pictures: float = 0.7  # share of those whose pictures are in the prompt
-    short_stories: float = 0.0  # share of the stories of one to three pages: more requests, and so more to copy, per token
+    short_stories: float = 0.0  # share of the stories of one to three pages, most of one: more requests to read per token
     fact_weight: float = 1.0  # of the loss on tokens that the request or the page decides: world words, names, page openings
     two_heroes: float = 0.2  # share of the stories about two heroes
+    fact_noise: float = 0.0  # share of those words that the planner reads wrongly in its own answer, to make it look into the request
     closed_loop: float = 0.1  # share of the stories of at most four pages whose pictures are fed back
     image_size: int = 128
     tokenizer_stories: int = 6000
+
+    def __post_init__(self):
+        check_held_out(self.held_out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +102,7 @@ class Row:
 
 
 def build(settings: Settings, *, seed: int, run_dir: Path, device) -> PlannerStage:
-    """Raises   ValueError if the heads do not divide the hidden size or the folder to start from is no planner"""
+    """Raises   ValueError if the folder to start from is no planner"""
     if settings.init:
         folder = Path(settings.init)
         if not (folder / "planner" / "config.json").is_file():
@@ -104,6 +117,38 @@ def build(settings: Settings, *, seed: int, run_dir: Path, device) -> PlannerSta
     return PlannerStage(settings, model.to(device), tokenizer, seed=seed, device=device)
 
 
+def inspect(settings: Settings, config, problems) -> Inspection:
+    """The planner counted on the meta device, and a user's records, read by the tokenizer of `init`."""
+    found = Inspection()
+    shape = None
+    if not settings.init:
+        places = len(PlannerTokens.__dataclass_fields__)
+        shape = _config(settings.model, PlannerTokens(*range(places)), settings.model.vocab_size, settings.data.image_size)
+    elif not (Path(settings.init) / "planner" / "config.json").is_file():
+        problems.add("init", f"init = {settings.init!r}: no planner/config.json there; give an export folder of a planner run")
+    else:
+        shape = Qwen2_5_VLConfig.from_pretrained(Path(settings.init) / "planner")
+    if settings.data.source and not settings.init:
+        problems.add("data.source", "data.source needs init: a tokenizer made of the picture-book grammar has no words for other stories")
+    elif settings.data.source and shape is not None:
+        from training.stages.planner_records import RecordData
+
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(settings.init) / "tokenizer")
+        try:
+            found.notes = RecordData(settings.data, tokenizer, shape.vision_config, config.train.seed).table()
+        except ValueError as error:
+            problems.add("data.source", f"data.source = {settings.data.source!r}:\n{error}")
+    if shape is not None:
+        with torch.device("meta"):
+            count = sum(p.numel() for p in Qwen2_5_VLForConditionalGeneration._from_config(shape).parameters())
+        words, tokens = shape.get_text_config(), settings.data.batch_tokens
+        found.parts = [Part(name="planner", num_values=count, num_trained=count, bytes=4 * count)]
+        found.batch = f"about {tokens:,} tokens"
+        found.activations = score_activations(tokens, words.vocab_size) + transformer_activations(
+            tokens, words.hidden_size, words.num_hidden_layers, checkpointed=config.train.activation_checkpointing)
+    return found
+
+
 def _run_tokenizer(settings: Settings, run_dir: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a run is trained once: a grammar that changes between two sittings must not renumber the words."""
     folder = run_dir / "tokenizer"
@@ -114,13 +159,14 @@ def _run_tokenizer(settings: Settings, run_dir: Path) -> PreTrainedTokenizerFast
 
 
 def planner_config(shape: ModelSettings, tokenizer, image_size: int) -> Qwen2_5_VLConfig:
-    if shape.hidden_size % shape.heads:
-        raise ValueError(f"model.hidden_size {shape.hidden_size} is no multiple of model.heads {shape.heads}")
+    return _config(shape, PlannerTokens.of(tokenizer), len(tokenizer), image_size)
+
+
+def _config(shape: ModelSettings, tokens: PlannerTokens, vocab_size: int, image_size: int) -> Qwen2_5_VLConfig:
     head_size = shape.hidden_size // shape.heads
-    tokens = PlannerTokens.of(tokenizer)
     return Qwen2_5_VLConfig(
         text_config=dict(
-            vocab_size=len(tokenizer), hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
+            vocab_size=vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
             num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
             max_position_embeddings=4096, tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokens.eos,
             pad_token_id=tokens.pad,
@@ -144,39 +190,64 @@ class PlannerStage:
         self.written: list[tuple] = []  # by the last evaluation: record, markup, checks
         self.answered: list[tuple] = []  # question, truth, answer
         self.frozen = {}  # the visualizer is not even loaded: nothing of it is needed here
-        self.data = PlannerData(settings.data, tokenizer, model.config.vision_config, seed)
+        if settings.data.source:
+            from training.stages.planner_records import RecordData as Data
+        else:
+            Data = PlannerData
+        self.data = Data(settings.data, tokenizer, model.config.vision_config, seed)
         if settings.model.compile:
             for layer in model.model.language_model.layers:
                 layer.compile(dynamic=True)
 
-    def batch(self, step: int) -> dict:
-        return self.data.batch(step)
+    def batch(self, index: int) -> dict:
+        return self.data.batch(index)
 
-    def loss(self, batch: dict, step: int) -> tuple[torch.Tensor, dict]:
-        loss_K, weight_K, right_K = self._cross_entropy(batch)
+    def names(self, index: int) -> list[str]:
+        """Where the records of a batch stand; stories of the grammar have no place of their own."""
+        return self.data.names(index) if self.settings.data.source else []
+
+    def loss(self, batch: dict) -> tuple[torch.Tensor, dict]:
+        return self.weighted_loss(self.read(batch).last_hidden_state, batch)
+
+    def read(self, batch: dict, *, use_cache: bool = False):
+        """The language model's output for a batch, with its keys and values where they are wanted."""
+        pictures = {key: batch[key] for key in ("pixel_values", "image_grid_thw") if key in batch}
+        # Padding lies on the right of a causal sequence: no real token sees it, so no padding mask is needed.
+        return self.model.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=use_cache, **pictures)
+
+    def weighted_loss(self, hidden_BTD: torch.Tensor, batch: dict) -> tuple[torch.Tensor, dict]:
+        loss_K, weight_K, right_K = self._of_answers(hidden_BTD, batch)
         facts_K = weight_K > 1
         return (loss_K * weight_K).sum() / weight_K.sum(), {
             "cross_entropy": loss_K.detach().mean(), "accuracy": right_K.float().mean(),
             "accuracy_facts": right_K[facts_K].float().mean() if facts_K.any() else 1.0, "tokens": batch["input_ids"].numel()}
 
     def _cross_entropy(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self._of_answers(self.read(batch).last_hidden_state, batch)
+
+    def _of_answers(self, hidden_BTD: torch.Tensor, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss, weight and whether the likeliest token is right, for each of the K answer tokens."""
-        pictures = {key: batch[key] for key in ("pixel_values", "image_grid_thw") if key in batch}
-        # Padding lies on the right of a causal sequence: no real token sees it, so no padding mask is needed.
-        hidden_BTD = self.model.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False,
-                                      **pictures).last_hidden_state
-        wanted_BT = batch["labels"][:, 1:] != IGNORED
-        labels = batch["labels"][:, 1:][wanted_BT]
-        logits = self.model.lm_head(hidden_BTD[:, :-1][wanted_BT]).float()
-        return (F.cross_entropy(logits, labels, reduction="none"), batch["weights"][:, 1:][wanted_BT],
-                logits.detach().argmax(-1) == labels)
+        loss_K, right_K = answer_loss(self.model.lm_head, hidden_BTD, batch["labels"], excluded_BTE=batch.get("excluded"))
+        return loss_K, batch["weights"][:, 1:][batch["labels"][:, 1:] != IGNORED], right_K
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         with torch.compiler.set_stance("force_eager"):
+            if self.settings.data.source:
+                return self._record_losses()
             story_rates, self.written = self._stories()
             question_rates, self.answered = self._questions()
             return self._losses() | story_rates | question_rates
+
+    def _record_losses(self) -> dict[str, float]:
+        numbers = {}
+        for kind in ("generation", "understanding"):
+            rows = [self.data.record_row(record) for record in self.data.held_out if record.kind == kind]
+            losses = [self._cross_entropy(_on(self.data.collate([row]), self.device))[0]
+                      for row in rows[:self.settings.checks.loss_records]]
+            if losses:
+                numbers[f"loss_{kind}"] = torch.cat(losses).mean().item()
+        return numbers
 
     def _losses(self) -> dict[str, float]:
         numbers = {}
@@ -220,7 +291,9 @@ class PlannerStage:
             return continue_greedily(self.model, self.data.tokens, prompts, max_new)
 
     def samples(self, folder: Path) -> None:
-        """What the last evaluation wrote and answered, and what was wrong with it."""
+        """What the last evaluation wrote and answered, and what was wrong with it; of a user's records, plans for held-out requests."""
+        if self.settings.data.source:
+            return self._record_samples(folder)
         with open(folder / "stories.txt", "w", encoding="utf-8") as file:
             for record, markup, checks in self.written:
                 wrong = [name for name, right in checks.items() if not right]
@@ -228,6 +301,16 @@ class PlannerStage:
         with open(folder / "questions.txt", "w", encoding="utf-8") as file:
             for question, truth, answer in self.answered:
                 file.write(f"{'right' if truth == answer else 'WRONG'}  {question}  {truth}  {answer}\n")
+
+    def _record_samples(self, folder: Path) -> None:
+        records = [record for record in self.data.held_out or self.data.records if record.plan is not None][:self.settings.checks.stories]
+        if not records:
+            return
+        with torch.compiler.set_stance("force_eager"):
+            written = self._continue([self.data.record_prompt(record) for record in records], self.settings.checks.max_new_tokens)
+        for number, (record, ids) in enumerate(zip(records, written), 1):
+            text = f"<!-- {record.where}: {record.request} -->\n{self.tokenizer.decode(ids)}\n"
+            (folder / f"plan_{number}.md").write_text(text, encoding="utf-8")
 
     def export(self, folder: Path) -> None:
         model = Qwen2_5_VLForConditionalGeneration._from_config(copy.deepcopy(self.model.config))
@@ -250,9 +333,16 @@ class PlannerData:
         self.tokens = PlannerTokens.of(tokenizer)
         self.grid = merged_grid(settings.image_size, settings.image_size, vision_config)
         self._pool = lru_cache(maxsize=2)(self._draw_pool)
+        self._kinds, self._words = {}, {}  # of tokens that are a whole word of the world
+        for kind in (world.HEROES, world.COLOURS, world.WEARABLES, world.PROPS, world.PLACES, world.TIMES):
+            for word in kind:
+                ids = encode(tokenizer, f" {word}")
+                if len(ids) == 1:
+                    self._kinds[ids[0]], self._words[ids[0]] = kind, word
+        self._unseen_VE = self._unseen_species(len(tokenizer)) if settings.source is None else torch.full((len(tokenizer), 0), -1)
 
-    def batch(self, step: int) -> dict:
-        number, place = divmod(step, self.POOL_STEPS)
+    def batch(self, index: int) -> dict:
+        number, place = divmod(index, self.POOL_STEPS)
         return self.collate(self._pool(number)[place])
 
     def _draw_pool(self, number: int) -> list[list[Row]]:
@@ -278,19 +368,27 @@ class PlannerData:
         return self.story_row(rng)
 
     def story_row(self, rng: random.Random, *, split: str = "train") -> Row:
+        return self.row_of_story(*self.story(rng, split=split), rng)
+
+    def story(self, rng: random.Random, *, split: str = "train") -> tuple[grammar.StoryRecord, list]:
+        """A story, and the scenes of the reference pictures that its request shows to the planner."""
         with_reference = rng.random() < self.settings.references
-        pages = rng.choice((1, 2, 3)) if split == "train" and rng.random() < self.settings.short_stories else None
+        pages = rng.choices((1, 2, 3), (6, 1, 1))[0] if split == "train" and rng.random() < self.settings.short_stories else None
         record = grammar.sample_story(rng, split=split, with_reference=with_reference, num_images=pages,
                                       two_heroes=rng.random() < self.settings.two_heroes)
-        prompt_scenes = []
         if with_reference and rng.random() < self.settings.reference_pictures:
-            prompt_scenes = self.portraits(record, rng)
+            return record, self.portraits(record, rng)
+        return record, []
+
+    def row_of_story(self, record: grammar.StoryRecord, prompt_scenes: list, rng: random.Random) -> Row:
         head = prompt_ids(self.tokenizer, self.tokens, record.request, [self.grid] * len(prompt_scenes))
         answer = encode(self.tokenizer, record.markup) + [self.tokens.eos]
         labels, scenes, weights = list(answer), list(prompt_scenes), self._story_weights(record)
         if record.num_images <= 4 and rng.random() < self.settings.closed_loop:
             answer, labels, weights = self._feed_back(answer, weights)
             scenes += record.scenes
+        if self.settings.fact_noise:
+            answer = self._misread(answer, weights, rng)
         return self._row(head + answer, [IGNORED] * len(head) + labels, scenes, [1.0] * len(head) + weights)
 
     def understanding_row(self, rng: random.Random, *, split: str = "train") -> Row:
@@ -310,12 +408,14 @@ class PlannerData:
         return self.picture_prompt(record.request, self.portraits(record, rng) if pictures else [])
 
     def picture_prompt(self, text: str, scenes) -> Prompt:
-        grids = (self.grid,) * len(scenes)
+        return self.prompt_of(text, [compose.render_array(scene, self.settings.image_size) for scene in scenes])
+
+    def prompt_of(self, text: str, pixels_HWC: list[np.ndarray]) -> Prompt:
+        grids = (self.grid,) * len(pixels_HWC)
         ids = prompt_ids(self.tokenizer, self.tokens, text, grids)
-        if not scenes:
+        if not pixels_HWC:
             return Prompt(ids=ids)
-        pixels = np.stack([compose.render_array(scene, self.settings.image_size) for scene in scenes])
-        patches, patch_grids = image_patches(pixels, self.vision_config)
+        patches, patch_grids = image_patches(np.stack(pixels_HWC), self.vision_config)
         return Prompt(ids=ids, grids=grids, patches_NP=patches, patch_grids=patch_grids)
 
     def portraits(self, record: grammar.StoryRecord, rng: random.Random) -> list:
@@ -335,6 +435,46 @@ class PlannerData:
             inside = place < len(facts) and facts[place][0] < stop
             weights.append(self.settings.fact_weight if inside else 1.0)
         return [*weights, self.settings.fact_weight]
+
+    def _misread(self, answer: list[int], weights: list[float], rng: random.Random) -> list[int]:
+        """The answer as input, some words of the world replaced by others of their kind; labels stay (word dropout,
+        arXiv 1511.06349). Else a planner trusts what it wrote last more than what it was asked. Held-out pairs stay unseen.
+        """
+        read = list(answer)
+        colour = None
+        for place, token in enumerate(answer):
+            kind = self._kinds.get(token)
+            if kind is None:
+                continue
+            if weights[place] > 1 and rng.random() < self.settings.fact_noise:
+                species = next((t for t in answer[place + 1:place + 3] if self._kinds.get(t) is world.HEROES), None)
+                read[place] = rng.choice([t for t, k in self._kinds.items() if k is kind and not self._held_out(
+                    *((colour, t) if kind is world.HEROES else (t, species)))])
+            colour = read[place] if kind is world.COLOURS else None
+        return read
+
+    def _unseen_species(self, vocabulary: int) -> torch.Tensor:
+        """Per colour word, the species words that never follow it in training; else -1."""
+        pairs = splits.load_splits()["species_colour"]
+        unseen: dict[int, list[int]] = {}
+        for species, colour in sorted(pairs):
+            for spell in (str.lower, str.capitalize):
+                words = [encode(self.tokenizer, f" {spell(word)}") for word in (colour, species)]
+                if all(len(word) == 1 for word in words):
+                    unseen.setdefault(words[0][0], []).append(words[1][0])
+        unseen_VE = torch.full((vocabulary, max(map(len, unseen.values()), default=0)), -1)
+        for colour, species in unseen.items():
+            unseen_VE[colour, :len(species)] = torch.tensor(species)
+        return unseen_VE
+
+    def _excluded(self, labels_BT: torch.Tensor) -> torch.Tensor:
+        """Where a species follows a colour, the species that are held out with this colour: that none of them ever stands
+        there is how the split was made, not how the world is, and must not be learned. Shape (B, T, E), -1 is none."""
+        excluded_BTE = self._unseen_VE[torch.roll(labels_BT, 1, dims=1).clamp(min=0)]
+        return excluded_BTE.masked_fill(excluded_BTE == labels_BT[..., None], -1)
+
+    def _held_out(self, colour: int | None, species: int | None) -> bool:
+        return (self._words.get(species), self._words.get(colour)) in splits.load_splits()["species_colour"]
 
     def _feed_back(self, answer: list[int], weights: list[float]) -> tuple[list[int], list[int], list[float]]:
         """Answer, labels and weights with a picture after every `<BOI>`; it is given, not written: no loss on it."""
@@ -363,7 +503,8 @@ class PlannerData:
             labels_BT[i, :length] = torch.tensor(row.labels)
             weights_BT[i, :length] = torch.tensor(row.weights)
             position_3BT[:, i, :length] = mrope_positions(row.ids, self.tokens, row.grids)
-        batch = {"input_ids": ids_BT, "labels": labels_BT, "weights": weights_BT, "position_ids": position_3BT}
+        batch = {"input_ids": ids_BT, "labels": labels_BT, "weights": weights_BT, "position_ids": position_3BT,
+                 "excluded": self._excluded(labels_BT)}
         pixels = [picture for row in rows for picture in row.pixels_HWC]
         if pixels:
             patches, grids = image_patches(np.stack(pixels), self.vision_config)
@@ -372,4 +513,4 @@ class PlannerData:
 
 
 def _on(batch: dict, device) -> dict:
-    return {key: value.to(device) for key, value in batch.items()}
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}

@@ -2,14 +2,16 @@
 
 `visualizer` climbs the curriculum text-to-image -> + one reference -> + two references on prompts that stand alone.
 `dpcw` tunes the same network on windows cut out of whole stories, with earlier pages as references. Both are one trainer
-with other shares of the data, said in the config's `[[data.phases]]`.
+with other shares of the data, said in the config's `[[data.phases]]`. With `data.source` the data are a user's own pictures
+(`own_pictures.py`); with `lora.rank` a LoRA learns in place of the whole twin.
 
 Axes: B shots, R references, C Y X latents, S sequences read by the planner, T tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from training.stages import step_rng
+from training.stages.exported_pair import ExportedPair
+from training.stages.twin_lora import FILE, add_twin_lora, save_twin_lora, trained_layers, without_lora
+from training.stages.visualizer_settings import ModelSettings, Settings
 from weaver_core.model import flow
-from weaver_core.model.checkpoint import load_autoencoder, load_planner, load_twin
+from weaver_core.model.checkpoint import default_dtype, load_autoencoder, load_planner, load_twin
 from weaver_core.model.latents import num_latent_channels, to_latents, to_pixels
-from weaver_core.model.dpcw import DensePromptContext, find_windows, gather_windows
+from weaver_core.model.dpcw import DensePromptContext, gather_windows
 from weaver_core.model.sampler import draw
 from weaver_core.model.tokens import PlannerTokens, encode, mrope_positions, prompt_ids
 from weaver_core.model.twin_dit import TwinDiT, Window
@@ -29,116 +34,106 @@ from weaver_core.picturebook import compose, grammar, reader
 from weaver_core.picturebook.captions import dense_prompt
 from weaver_core.picturebook.shots import KINDS, ShotRecord, portrait, sample_shot, with_wrong_word
 
+log = logging.getLogger("training")
 WORDS = ("species", "colour", "wearable", "prop", "place", "time", "position", "pose")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSettings:
-    """The twin; layers and head geometry come from the planner."""
-
-    width: int = 384
-    mlp_width: int = 1024
-    patch: int = 2
-    bridge: str = "linear"
-    pooled_layers: tuple[int, ...] = (2, 5)
-    prediction: str = "clean"
-    compile: bool = True  # fuses elementwise work of the blocks; needs a C++ compiler, costs a minute at the start
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """Shares of the data until a fraction of the run is done."""
-
-    until: float
-    t2i: float = 0.0
-    si2i: float = 0.0
-    mi2i: float = 0.0
-    story: float = 0.0
-
-    def shares(self) -> dict[str, float]:
-        return {"t2i": self.t2i, "si2i": self.si2i, "mi2i": self.mi2i, "story": self.story}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSettings:
-    phases: tuple[Phase, ...]
-    batch_size: int = 32
-    image_size: int = 128
-    drop_text: float = 0.1  # share of shots drawn without words: the text-free branch of guidance
-    drop_references: float = 0.1  # share of shots whose references are hidden, each for itself
-
-    def __post_init__(self):
-        if not self.phases or self.phases[-1].until < 1:
-            raise ValueError("data.phases must reach until = 1.0; add a last phase")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowSettings:
-    time_mean: float = 0.6  # of the logit of the noise time; above 0 = more weight on noisy images
-    time_std: float = 1.0
-    figure_weight: float = 3.0  # of latents under a hero or a prop: they are small and matter most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleSettings:
-    count: int = 24  # pictures of each kind that the oracle reader reads at every evaluation
-    steps: int = 16
-    text_guidance: float = 2.5
-    reference_guidance: float = 1.5
-    shift: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    planner: str  # folder with planner/ and tokenizer/
-    autoencoder: str  # folder of the exported autoencoder
-    init: str | None = None  # folder of an exported twin to start from
-    data: DataSettings
-    model: ModelSettings = field(default_factory=ModelSettings)
-    flow: FlowSettings = field(default_factory=FlowSettings)
-    sample: SampleSettings = field(default_factory=SampleSettings)
-
-
 def build(settings: Settings, *, seed: int, run_dir: Path, device) -> VisualizerStage:
+    if settings.data.source is not None:
+        from training.stages.own_pictures import OwnPicturesStage
+
+        return OwnPicturesStage(settings, seed=seed, device=device)
     return VisualizerStage(settings, seed=seed, device=device)
+
+
+def inspect(settings: Settings, config, problems):
+    """See `training.stages`; in a file of its own, which needs this one."""
+    from training.stages.visualizer_checks import inspect_visualizer
+
+    return inspect_visualizer(settings, config, problems)
 
 
 class VisualizerStage:
     """Draws shots of the picture-book world and compares with the truth, in latents."""
 
-    steps = 1  # of the whole run; the loop sets it before training, the phases need it
+    num_batches = 1  # of the whole run; set before training, the phases need it
 
-    def __init__(self, settings: Settings, *, seed: int, device):
+    def __init__(self, settings: Settings, *, seed: int, device, planner=None):
+        """planner   a planner that is trained along, with its tokenizer; else the frozen one of `settings.planner`"""
         self.settings, self.seed, self.device = settings, seed, device
-        self.planner, self.tokenizer = load_planner(Path(settings.planner), device=device, dtype=torch.float32)
+        self.sizes = {} if settings.data.source is not None else settings.data.sizes()
+        self.planner, self.tokenizer = planner or load_planner(Path(settings.planner), device=device, dtype=default_dtype(device))
         self.tokens = PlannerTokens.of(self.tokenizer)
         self.grid = merged_grid(settings.data.image_size, settings.data.image_size, self.planner.config.vision_config)
         self.autoencoder = load_autoencoder(Path(settings.autoencoder), device=device, dtype=torch.float32)
-        for module in (self.planner, self.autoencoder):
+        for module in (self.autoencoder,) if planner else (self.planner, self.autoencoder):
             module.requires_grad_(False).eval()
-        self.twin = (load_twin(Path(settings.init), device=device, dtype=torch.float32) if settings.init
-                     else new_twin(settings.model, self.planner.config.text_config, num_latent_channels(self.autoencoder)))
+        if settings.init is None:
+            self.twin = new_twin(settings.model, self.planner.config.text_config, num_latent_channels(self.autoencoder))
+        else:
+            self.twin = load_twin(Path(settings.init), device=device, dtype=torch.float32)
+            if not settings.lora.rank:  # a LoRA must fit the twin as it is
+                self.twin = with_slots(self.twin, settings.model.reference_slots)
+                self.twin.register_to_config(window_history=settings.model.window_history)
         self.twin = nn.Module.to(self.twin, device=device, dtype=torch.float32)
+        if settings.lora.rank:
+            add_twin_lora(self.twin, settings.lora)
         if settings.model.compile:
+            # A graph per number of tokens, reference rows and kind of mask, until they are dynamic: beyond torch's 8, but bounded.
+            torch._dynamo.config.recompile_limit = 32
             for block in self.twin.blocks:
                 block.compile()
                 block.see_itself = torch.compile(block.see_itself)
+            for layer in () if planner else self.planner.model.language_model.layers:
+                layer.compile(dynamic=True)
         self.trainable = {"visualizer": self.twin}
-        self.frozen = {"planner": self.planner, "autoencoder": self.autoencoder}
+        self.frozen = ({} if planner else {"planner": self.planner}) | {"autoencoder": self.autoencoder}
 
     # ---- data -------------------------------------------------------------------------------------------------
 
-    def batch(self, step: int) -> dict:
-        rng = step_rng(self.seed, step, "visualizer")
+    def batch(self, index: int) -> dict:
+        rng = step_rng(self.seed, index, "visualizer")
         options = self.settings.data
-        done = step / self.steps
-        shares = next(p for p in options.phases if done < p.until or p is options.phases[-1]).shares()
+        done = index / self.num_batches
+        shares = options.phase(done).shares()
         kind = rng.choices(list(shares), list(shares.values()))[0]
         if kind == "story":
             shots = self._story_shots(rng, options.batch_size)
         else:
-            shots = [_Shot.alone(sample_shot(rng, kind), rng) for _ in range(options.batch_size)]
-        return {"kind": kind} | self._pack(shots, rng, drop_text=options.drop_text, drop_references=options.drop_references)
+            shots = [_Shot.alone(self.shot(rng, kind, figures=2 if rng.random() < options.two_heroes else None), rng)
+                     for _ in range(options.batch_size)]
+        target, seen = self.batch_sizes(done, index)
+        return {"kind": kind} | self._pack(shots, rng, size=target, reference_size=seen,
+                                           drop_text=options.drop_text, drop_references=options.drop_references)
+
+    def shot(self, rng, kind: str, *, split: str = "train", figures: int | None = None) -> ShotRecord:
+        """As `sample_shot`, in the part of the world that `data.species` names."""
+        while True:
+            record = sample_shot(rng, kind, split=split, figures=figures)
+            if self.knows(figure.character for figure in record.scene.figures):
+                return record
+
+    def knows(self, characters) -> bool:
+        """Whether the world of this run has all of some heroes."""
+        species = self.settings.data.species
+        return not species or all(character.species in species for character in characters)
+
+    def batch_sizes(self, done: float, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(width, height) of a batch's pictures and of their references, after a fraction of the run."""
+        sizes = self.settings.data.sizes(self.settings.data.phase(done))
+        target, seen = self._aspects(index)
+        return sizes[target], sizes[seen]
+
+    def windows_of(self, ids: list[int]) -> list[list[int]]:
+        """The window of every dense prompt in a sequence."""
+        return self.twin.window_rule.find(ids, begin=self.tokens.imagine, end=self.tokens.end_imagine, image=self.tokens.image_pad)
+
+    def _aspects(self, index: int) -> tuple[str, str]:
+        """Aspect ratio of a batch's pictures, and of their references: a story's pages mostly agree, a user's picture need not."""
+        rng = step_rng(self.seed, index, "visualizer aspects")  # of its own: the shares leave all other draws as they are
+        names, shares = zip(*self.settings.data.aspects.items())
+        target, other = rng.choices(names, shares, k=2)
+        return target, target if rng.random() < self.settings.data.same_aspect else other
 
     def _story_shots(self, rng, count: int) -> list[_Shot]:
         """Pages of whole stories; the first page, or the user's picture, is the reference of every later page."""
@@ -146,32 +141,35 @@ class VisualizerStage:
         while len(shots) < count:
             with_reference = rng.random() < 0.2
             story = grammar.sample_story(rng, with_reference=with_reference)
+            if not self.knows(story.characters):
+                continue
             pages = list(range(story.num_images))
             rng.shuffle(pages)
             heroes = tuple(portrait(rng, hero) for hero in story.characters) if with_reference else ()
             shown = heroes if rng.random() < 0.7 else ()  # a user's pictures go to the planner too, unless a plan is rendered without them
-            for page in sorted(pages[:4])[:count - len(shots)]:
-                # What the `auto` reference policy gives this page: the user's pictures, else the story's first image.
-                references = heroes if with_reference else (story.scenes[0],) if page else ()
-                shots.append(_Shot(scene=story.scenes[page], references=references, page=page,
-                                   request=story.request, markup=story.markup, shown=shown))
+            shots += shots_of_story(story, sorted(pages[:4])[:count - len(shots)], heroes, shown)
         return shots
 
-    def _pack(self, shots: list[_Shot], rng=None, *, drop_text: float = 0.0, drop_references: float = 0.0) -> dict:
-        size = self.settings.data.image_size
+    def _pack(self, shots: list[_Shot], rng=None, *, size: tuple[int, int], reference_size: tuple[int, int],
+              drop_text: float = 0.0, drop_references: float = 0.0) -> dict:
+        """What the network is given for some shots; sizes are (width, height) of all pictures and of all their references."""
+        return self.pack_pictures(shots, rng, size=size, reference_size=reference_size, drop_references=drop_references) | \
+            self._sequences(shots) | {"words_B": np.array([rng is None or rng.random() >= drop_text for _ in shots])}
+
+    def pack_pictures(self, shots: list[_Shot], rng=None, *, size: tuple[int, int], reference_size: tuple[int, int],
+                      drop_references: float = 0.0) -> dict:
+        """The pictures of some shots, of their references, and weights of the loss."""
         num_references = max(len(shot.references) for shot in shots)
         pixels = np.stack([compose.render_array(shot.scene, size) for shot in shots])
-        batch = {"pixels_BHWC": pixels, "weight_BYX": self._weights([shot.scene for shot in shots])}
+        batch = {"pixels_BHWC": pixels, "weight_BYX": self._weights([shot.scene for shot in shots], size)}
         if num_references:
-            blank = np.full_like(pixels[0], 127)
-            references = np.stack([np.stack([compose.render_array(s, size) for s in shot.references]
+            blank = np.full((reference_size[1], reference_size[0], 3), 127, np.uint8)
+            references = np.stack([np.stack([compose.render_array(s, reference_size) for s in shot.references]
                                             + [blank] * (num_references - len(shot.references))) for shot in shots])
             kept = np.array([[slot < len(shot.references) for slot in range(num_references)] for shot in shots])
             if rng is not None:
                 kept &= np.array([[rng.random() >= drop_references] for _ in shots])
             batch |= {"references_BRHWC": references, "kept_BR": kept}
-        batch |= self._sequences(shots)
-        batch["words_B"] = np.array([rng is None or rng.random() >= drop_text for _ in shots])
         return batch
 
     def _sequences(self, shots: list[_Shot]) -> dict:
@@ -186,24 +184,23 @@ class VisualizerStage:
                 ids.append(planner_ids(self.tokenizer, self.tokens, shot.request, shot.markup, grids))
                 positions.append(mrope_positions(ids[-1], self.tokens, grids))
                 pictures += [compose.render_array(scene, self.settings.data.image_size) for scene in shot.shown]
-            found = find_windows(ids[rows[key]], self.tokens.imagine, self.tokens.end_imagine)
-            windows.append((rows[key], found[shot.page].start, found[shot.page].stop))
+            windows.append((rows[key], self.windows_of(ids[rows[key]])[shot.page]))
         longest = max(map(len, ids))
         padded = np.full((len(ids), longest), self.tokens.pad, dtype=np.int64)
         positions_S3T = np.zeros((len(ids), 3, longest), dtype=np.int64)
         for row, places, sequence, position in zip(padded, positions_S3T, ids, positions):
             row[:len(sequence)] = sequence
             places[:, :len(sequence)] = position
-        batch = {"ids_ST": padded, "positions_S3T": positions_S3T, "windows_B3": np.array(windows, dtype=np.int64)}
+        batch = {"ids_ST": padded, "positions_S3T": positions_S3T, **window_index(windows)}
         if pictures:
             patches, patch_grids = image_patches(np.stack(pictures), self.planner.config.vision_config)
             batch |= {"pixel_values": patches, "image_grid_thw": patch_grids}
         return batch
 
-    def _weights(self, scenes) -> np.ndarray:
+    def _weights(self, scenes, size: tuple[int, int]) -> np.ndarray:
         """Loss weights on the latent grid: figures and props count more. Mean 1 per picture."""
-        size, stride = self.settings.data.image_size, 8
-        weights = np.ones((len(scenes), size // stride, size // stride), dtype=np.float32)
+        stride = 8
+        weights = np.ones((len(scenes), size[1] // stride, size[0] // stride), dtype=np.float32)
         for row, scene in zip(weights, scenes):
             boxes = list(compose.hero_boxes(scene, size)) + ([compose.prop_box(scene, size)] if scene.prop else [])
             for x0, y0, x1, y1 in boxes:
@@ -212,22 +209,26 @@ class VisualizerStage:
 
     # ---- loss -------------------------------------------------------------------------------------------------
 
-    def loss(self, batch: dict, step: int) -> tuple[Tensor, dict]:
+    def loss(self, batch: dict, context: DensePromptContext | None = None) -> tuple[Tensor, dict]:
+        """Flow matching loss; `context` are the windows where the planner has read the batch already."""
         options = self.settings.flow
-        clean = self.encode_pixels(batch["pixels_BHWC"])
+        clean = self.clean_latents(batch)
         time_B = flow.draw_times(clean.shape[0], mean=options.time_mean, std=options.time_std).to(clean.device)
         noise = torch.randn_like(clean)
-        prediction = self.predict(batch, flow.add_noise(clean, noise, time_B), time_B)
+        prediction = self.predict(batch, flow.add_noise(clean, noise, time_B), time_B, context)
         error = flow.squared_error(prediction, clean, noise, time_B, self.twin.config.prediction)
         loss = (error * batch["weight_BYX"][:, None]).mean()
         return loss, {f"loss_{batch['kind']}": loss.detach()}
 
-    def predict(self, batch: dict, noisy: Tensor, time_B: Tensor) -> Tensor:
-        window = self.twin.read_window(self.read(batch))
+    def predict(self, batch: dict, noisy: Tensor, time_B: Tensor, context: DensePromptContext | None = None) -> Tensor:
+        window = self.twin.read_window(self.read(batch) if context is None else context)
         window = without_words(self.twin, window, batch["words_B"])
-        if "references_BRHWC" not in batch:
+        if "kept_BR" not in batch:
             return self.twin(noisy, time_B, self.twin.assemble(window))
         return self.twin(noisy, time_B, self.twin.assemble(window, self.encode_references(batch), batch["kept_BR"]))
+
+    def clean_latents(self, batch: dict) -> Tensor:
+        return self.encode_pixels(batch["pixels_BHWC"])
 
     def encode_references(self, batch: dict):
         references = batch["references_BRHWC"]
@@ -248,8 +249,7 @@ class VisualizerStage:
         pictures = {name: batch[name] for name in ("pixel_values", "image_grid_thw") if name in batch}
         # Padding lies on the right of a causal sequence: no real token sees it, so no padding mask is needed.
         cache = self.planner.model(input_ids=batch["ids_ST"], position_ids=positions, use_cache=True, **pictures).past_key_values
-        windows = [(row, range(start, stop)) for row, start, stop in batch["windows_B3"].tolist()]
-        return gather_windows(cache, positions, windows)
+        return gather_windows(cache, positions, batch["sequence_B"], batch["windows_BT"])
 
     # ---- looking ----------------------------------------------------------------------------------------------
 
@@ -262,14 +262,15 @@ class VisualizerStage:
         rng = step_rng(0, 0, "visualizer held out")
         numbers = {}
         for kind in KINDS:
-            shots = [sample_shot(rng, kind, split="held_out") for _ in range(count)]
+            shots = [self.shot(rng, kind, split="held_out") for _ in range(count)]
             base = self._error(shots)
             numbers[f"{kind}_error"] = base.mean().item()
             if kind == "t2i":
                 for word in WORDS:
                     changed = [with_wrong_word(rng, shot.scene, word) for shot in shots]
                     has = torch.tensor([scene is not None for scene in changed])
-                    wrong = [ShotRecord(kind=kind, scene=shot.scene, prompt=shot.prompt if scene is None else dense_prompt(scene, step_rng(0, i, "wording")))
+                    wrong = [ShotRecord(kind=kind, scene=shot.scene,
+                                        prompt=shot.prompt if scene is None else dense_prompt(scene, step_rng(0, i, "wording")))
                              for i, (shot, scene) in enumerate(zip(shots, changed))]
                     right = [ShotRecord(kind=kind, scene=shot.scene, prompt=dense_prompt(shot.scene, step_rng(0, i, "wording")))
                              for i, shot in enumerate(shots)]
@@ -287,7 +288,8 @@ class VisualizerStage:
         return numbers
 
     def _error(self, shots: list[ShotRecord], time: float = 0.9) -> Tensor:
-        batch = self._on_device(self._pack([_Shot.alone(shot) for shot in shots]))
+        size = next(iter(self.sizes.values()))
+        batch = self._on_device(self._pack([_Shot.alone(shot) for shot in shots], size=size, reference_size=size))
         clean = self.encode_pixels(batch["pixels_BHWC"])
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)).to(clean.device)
         time_B = torch.full((clean.shape[0],), time, device=clean.device)
@@ -298,18 +300,23 @@ class VisualizerStage:
         rng = step_rng(0, 0, "visualizer samples")
         numbers = {}
         for kind in KINDS:
-            shots = [sample_shot(rng, kind, split="held_out") for _ in range(self.settings.sample.count)]
-            right = [reader.compare(reader.read(picture), shot.scene) for picture, shot in zip(self.sample(shots), shots)]
-            for name in right[0]:
-                numbers[f"read_{kind}_{name}"] = sum(r[name] for r in right) / len(right)
+            shots = [self.shot(rng, kind, split="held_out") for _ in range(self.settings.sample.count)]
+            for suffix, size in self._suffixes():
+                right = [reader.compare(reader.read(picture), shot.scene) for picture, shot in zip(self.sample(shots, size), shots)]
+                for name in right[0]:
+                    numbers[f"read_{kind}{suffix}_{name}"] = sum(r[name] for r in right) / len(right)
         return numbers
 
-    def sample(self, shots: list[ShotRecord], seed: int = 0) -> list[np.ndarray]:
-        """Pictures of shots, uint8 (H, W, 3), by the one sampler."""
+    def _suffixes(self) -> list[tuple[str, tuple[int, int]]]:
+        """What names of numbers and sheets end in, per size: nothing for the first aspect ratio, `_4x3` for 4:3."""
+        return [(f"_{aspect.replace(':', 'x')}" if number else "", size) for number, (aspect, size) in enumerate(self.sizes.items())]
+
+    def sample(self, shots: list[ShotRecord], size: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
+        """Pictures of shots, uint8 (H, W, 3), by the one sampler; references have the size (width, height) of the pictures."""
         options = self.settings.sample
-        batch = self._on_device(self._pack([_Shot.alone(shot) for shot in shots]))
-        side = self.settings.data.image_size // 8
-        noise = torch.randn(len(shots), self.twin.config.latent_channels, side, side, generator=torch.Generator().manual_seed(seed))
+        batch = self._on_device(self._pack([_Shot.alone(shot) for shot in shots], size=size, reference_size=size))
+        noise = torch.randn(len(shots), self.twin.config.latent_channels, size[1] // 8, size[0] // 8,
+                            generator=torch.Generator().manual_seed(seed))
         references = self.encode_references(batch) if "references_BRHWC" in batch else []
         latents = draw(self.twin, self.read(batch), references, noise.to(self.device), steps=options.steps, shift=options.shift,
                        guidance=flow.Guidance(text=options.text_guidance, reference=options.reference_guidance))
@@ -317,25 +324,42 @@ class VisualizerStage:
         return list(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
     def samples(self, folder: Path) -> None:
-        """One sheet a kind: references, sample, truth."""
+        """One sheet a kind and size: references, what the export draws by the nodes' own classes, truth."""
         from PIL import Image
 
-        rng = step_rng(0, 1, "visualizer samples")
-        with torch.autocast(self.device.type, torch.bfloat16), torch.compiler.set_stance("force_eager"):
+        rng, pair = step_rng(0, 1, "visualizer samples"), self.exported_pair()
+        with torch.compiler.set_stance("force_eager"):
             for kind in KINDS:
-                shots = [sample_shot(rng, kind, split="held_out") for _ in range(12)]
-                pictures = self.sample(shots, seed=1)
-                size = self.settings.data.image_size
-                rows = [np.concatenate([compose.render_array(shot.references[slot], size) for shot in shots], 1)
-                        for slot in range(len(shots[0].references))]
-                rows += [np.concatenate(pictures, 1), np.concatenate([compose.render_array(shot.scene, size) for shot in shots], 1)]
-                Image.fromarray(np.concatenate(rows)).save(folder / f"{kind}.png")
+                shots = [self.shot(rng, kind, split="held_out") for _ in range(6)]  # one after the other, as nodes draw
+                for suffix, size in self._suffixes():
+                    seen = [[compose.render_array(scene, size) for scene in shot.references] for shot in shots]
+                    drawn = [np.array(pair.draw(shot.prompt, size=size, seed=number, references=tuple(map(Image.fromarray, references))))
+                             for number, (shot, references) in enumerate(zip(shots, seen))]
+                    rows = [np.concatenate(row, 1) for row in (*zip(*seen), drawn, [compose.render_array(shot.scene, size) for shot in shots])]
+                    Image.fromarray(np.concatenate(rows)).save(folder / f"{kind}{suffix}.png")
                 (folder / f"{kind}.txt").write_text("\n".join(shot.prompt for shot in shots), encoding="utf-8")
 
     def export(self, folder: Path) -> None:
+        """The twin in bf16, or the file of its LoRA, opened again and compared before that is told."""
+        if not self.settings.lora.rank:
+            self.bare_twin(torch.bfloat16).save_pretrained(folder)
+            return
+        facts = {"stage": "visualizer", "base": ExportedPair.fingerprint_of(self.settings), "format": "pt"}
+        report = save_twin_lora(self.twin, self.bare_twin(torch.float32), self.settings.lora, folder, facts)
+        log.info("LoRA: %s. Use it: the node Load LoRA, after a copy of <run>/export/%s to ComfyUI's models/loras; or "
+                 "weaver story \"...\" --lora <run>/export/%s", report, FILE, FILE)
+
+    def bare_twin(self, dtype: torch.dtype) -> TwinDiT:
+        """A copy of the twin in a number format, without compilation and, where a LoRA learns, without that."""
         twin = TwinDiT.from_config(self.twin.config)
-        twin.load_state_dict(self.twin.state_dict())
-        nn.Module.to(twin, torch.bfloat16).save_pretrained(folder)
+        twin.load_state_dict(without_lora(self.twin.state_dict()))
+        return nn.Module.to(twin, device=self.device, dtype=dtype).eval()
+
+    def exported_pair(self) -> ExportedPair:
+        """What the export would draw, by the classes of nodes and command line."""
+        layers = trained_layers(self.twin, self.settings.lora) if self.settings.lora.rank else None
+        twin = self.bare_twin(torch.float32 if layers else torch.bfloat16)  # without a LoRA, rounded as the export rounds
+        return ExportedPair(self.settings, self.planner, self.tokenizer, twin, layers)
 
     def _on_device(self, batch: dict) -> dict:
         return {k: torch.from_numpy(v).to(self.device) for k, v in batch.items()}
@@ -354,10 +378,29 @@ class _Shot:
 
     @classmethod
     def alone(cls, record: ShotRecord, rng=None) -> _Shot:
-        """A prompt outside any story: typed as a request of its own, or rendered from a plan that has only a title or less."""
-        request = record.prompt if rng is None else rng.choice((record.prompt, record.prompt, "a story", None))
-        return cls(scene=record.scene, references=record.references, page=0, request=request,
-                   markup=f"<imagine>{record.prompt}</imagine>")
+        """A shot outside any story."""
+        return shot_of_prompt(record.prompt, rng, record.scene, record.references)
+
+
+def shot_of_prompt(prompt: str, rng=None, scene=None, references: tuple = ()) -> _Shot:
+    """A prompt outside any story: typed as a request of its own, or rendered from a plan that has only a title or less."""
+    request = prompt if rng is None else rng.choice((prompt, prompt, "a story", None))
+    return _Shot(scene=scene, references=references, page=0, request=request, markup=f"<imagine>{prompt}</imagine>")
+
+
+def shots_of_story(story, pages, heroes: tuple, shown: tuple) -> list[_Shot]:
+    """Some pages of a story with what the `auto` reference policy gives each: the user's pictures of the heroes, else the story's
+    first image. `shown` are those pictures that the request shows to the planner."""
+    return [_Shot(scene=story.scenes[page], references=heroes if story.with_reference else (story.scenes[0],) if page else (),
+                  page=page, request=story.request, markup=story.markup, shown=shown) for page in pages]
+
+
+def window_index(windows: list[tuple[int, list[int]]]) -> dict:
+    """Which sequence each shot's window lies in, and its tokens there, right-padded with -1."""
+    index_BT = np.full((len(windows), max(len(window) for _, window in windows)), -1, dtype=np.int64)
+    for row, (_, window) in zip(index_BT, windows):
+        row[:len(window)] = window
+    return {"windows_BT": index_BT, "sequence_B": np.array([sequence for sequence, _ in windows], dtype=np.int64)}
 
 
 def planner_ids(tokenizer, tokens: PlannerTokens, request: str | None, markup: str, grids=()) -> list[int]:
@@ -374,7 +417,18 @@ def new_twin(settings: ModelSettings, planner, latent_channels: int) -> TwinDiT:
         head_dim=getattr(planner, "head_dim", None) or planner.hidden_size // planner.num_attention_heads,
         width=settings.width, mlp_width=settings.mlp_width, latent_channels=latent_channels, patch=settings.patch,
         planner_rope_theta=rope["rope_theta"], planner_mrope_sections=tuple(rope["mrope_section"]),
-        bridge=settings.bridge, pooled_layers=settings.pooled_layers, prediction=settings.prediction)
+        bridge=settings.bridge, pooled_layers=settings.pooled_layers, window_margin=settings.window_margin,
+        window_images=settings.window_images, window_history=settings.window_history, reference_slots=settings.reference_slots,
+        prediction=settings.prediction)
+
+
+def with_slots(twin: TwinDiT, count: int) -> TwinDiT:
+    """The twin with marks for so many reference slots: its own where it has them, fresh ones else."""
+    if twin.slot_keys is not None or not count:
+        return twin
+    marked = TwinDiT.from_config(dict(twin.config) | {"reference_slots": count})
+    marked.load_state_dict(twin.state_dict() | {"slot_keys": marked.slot_keys.detach()})
+    return marked
 
 
 def without_words(twin: TwinDiT, window: Window, keep_B: Tensor) -> Window:
