@@ -8,11 +8,37 @@ from importlib import import_module
 # One module per node. A node whose schema this host cannot build is left out with a message; the others stay.
 _NODES = (
     (".load_model", "WeaverLoadModel"),
+    (".load_diffusers", "WeaverLoadDiffusers"),
+    (".load_lora", "WeaverLoadLora"),
+    (".request", "WeaverRequest"),
+    (".make_character", "WeaverMakeCharacter"),
+    (".load_cast", "WeaverLoadCast"),
+    (".save_cast", "WeaverSaveCast"),
+    (".character_from_story", "WeaverCharacterFromStory"),
     (".plan", "WeaverPlan"),
+    (".write_plan", "WeaverWritePlan"),
+    (".edit_plan", "WeaverEditPlan"),
+    (".plan_with_server", "WeaverPlanWithServer"),
+    (".plan_with_local_model", "WeaverPlanWithLocalModel"),
+    (".plan_with_clip", "WeaverPlanWithClip"),
+    (".critic", "WeaverCritic"),
     (".split_plan", "WeaverSplitPlan"),
+    (".references", "WeaverReferences"),
     (".visualize", "WeaverVisualizePlan"),
+    (".visualize_with_model", "WeaverVisualizeWithModel"),
+    (".keep_page", "WeaverKeepPage"),
+    (".interleave", "WeaverInterleave"),
     (".preview", "WeaverPreviewStory"),
     (".save", "WeaverSaveStory"),
+    (".export", "WeaverExportStory"),
+    (".load_story", "WeaverLoadStory"),
+    (".pick_image", "WeaverPickImage"),
+    (".story_parts", "WeaverStoryParts"),
+    (".reroll_image", "WeaverRerollImage"),
+    (".replace_image", "WeaverReplaceImage"),
+    (".evaluate_story", "WeaverEvaluateStory"),
+    (".judge_story", "WeaverJudgeStory"),
+    (".compare_stories", "WeaverCompareStories"),
 )
 
 
@@ -22,7 +48,7 @@ def build_extension():
 
     from . import host
 
-    host.register_model_folder()
+    host.register_model_folders()
 
     class WeaverExtension(ComfyExtension):
         async def get_node_list(self) -> list[type]:

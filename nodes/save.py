@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..weaver_core.errors import StoryError
 from ..weaver_core.export.html import write_html
 from ..weaver_core.story import StoryFolder
 from . import host

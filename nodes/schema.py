@@ -1,4 +1,4 @@
-"""Node schemas that fit hosts of different ages, and the three sockets of this pack."""
+"""Node schemas that fit hosts of different ages, and the sockets of this pack."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ CATEGORY = "Weaver"
 MODEL = io.Custom("WEAVER_MODEL")
 PLAN = io.Custom("WEAVER_PLAN")
 STORY = io.Custom("WEAVER_STORY")
+REQUEST = io.Custom("WEAVER_REQUEST")
+CAST = io.Custom("WEAVER_CAST")
+REFERENCES = io.Custom("WEAVER_REFERENCES")
 
-# Nice to have where the host knows them: aliases since ComfyUI 0.11, `advanced` since 0.10.
-_OPTIONAL = ("search_aliases", "advanced")
+# Nice to have where the host knows them: aliases since ComfyUI 0.11, `advanced` since 0.10, `is_dev_only` since 0.12.
+_OPTIONAL = ("search_aliases", "advanced", "is_dev_only")
 
 
 def fitted(kind: type, *args, **values):

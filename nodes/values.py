@@ -17,19 +17,34 @@ if TYPE_CHECKING:
 
     from ..weaver_core.model.checkpoint import WeaverModel
     from ..weaver_core.planners.native import NativePlanner
+    from ..weaver_core.visualizers.diffusers_visualizer import DiffusersVisualizer
     from ..weaver_core.visualizers.native import NativeVisualizer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HostedModel:
-    """WEAVER_MODEL: a native pair in ComfyUI's care. `patcher` is what ComfyUI's memory management moves and unloads."""
+    """WEAVER_MODEL: a native pair in ComfyUI's care, or a visualizer alone, which moves itself and has no planner.
+
+    patcher   what ComfyUI's memory management moves and unloads
+    keeps     of a model that moves itself: whether it stays in memory after a run; None = ComfyUI moves it
+    """
 
     name: str
     embedded: bool
-    model: WeaverModel
-    planner: NativePlanner
-    visualizer: NativeVisualizer
-    patcher: object
+    model: WeaverModel | None
+    planner: NativePlanner | None
+    visualizer: NativeVisualizer | DiffusersVisualizer
+    patcher: object | None
+    keeps: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceChoosing:
+    """WEAVER_REFERENCES: which references images are drawn from, and how many; None = as many as the visualizer can."""
+
+    policy: str
+    max_references: int | None
+    max_reference_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

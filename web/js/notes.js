@@ -2,7 +2,6 @@
 import { app } from "../../../scripts/app.js"
 import { element, letScroll, loadStyles } from "./dom.js"
 
-const NODES = ["WeaverPlan", "WeaverVisualizePlan"]
 const HEIGHT = 92
 
 /** The list in the node; it comes with the first note, because an empty widget would keep a place in Nodes 2.0. */
@@ -34,7 +33,7 @@ function show(node, notes) {
 app.registerExtension({
   name: "Weaver.Notes",
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!NODES.includes(nodeData.name)) return
+    if (!nodeData.name.startsWith("Weaver")) return // any node of the pack may have something to tell
     loadStyles()
     const onExecuted = nodeType.prototype.onExecuted
     nodeType.prototype.onExecuted = function (message) {

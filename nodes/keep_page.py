@@ -1,0 +1,81 @@
+"""Keep Page: puts one drawn page into its story's draft. Visualize with Your Model makes these nodes, users do not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..weaver_core.errors import InputError
+from ..weaver_core.pictures import image_key
+from ..weaver_core.rendering import Rendering
+from ..weaver_core.story import StoryFolder
+from ..weaver_core.visualizers.graph.shots import check_complete, rendering_of
+from .drafts import draft_named, woven
+from .live_book import LiveBook
+from .pictures import reference_images, to_tensor
+from .schema import CATEGORY, STORY, fitted
+
+NODE = "Keep Page"
+
+
+class WeaverKeepPage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return fitted(
+            io.Schema,
+            node_id="WeaverKeepPage",
+            display_name=NODE,
+            category=CATEGORY,
+            description="Made by Visualize with Your Model for every page that it draws: keeps the page so that it need not be "
+            "drawn again. There is no use in adding it by hand.",
+            is_dev_only=True,  # hidden from the list of nodes
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            inputs=[
+                io.Image.Input("image", tooltip="The page that was drawn."),
+                io.String.Input("draft", default="", tooltip="Name of the story's folder in output/weaver-drafts."),
+                io.String.Input("facts", default="", tooltip="What the page was drawn from, as JSON."),
+                io.String.Input("notes", default="[]", tooltip="Sentences to show under the node, as a JSON list."),
+                io.Boolean.Input("last", default=False, tooltip="Whether this page completes the story."),
+                STORY.Input("after", optional=True, tooltip="From the node that keeps the page before this one."),
+            ],
+            outputs=[
+                io.Image.Output("page", display_name="page", tooltip="The page as it was kept."),
+                STORY.Output("story", display_name="story", tooltip="The story, once it is complete."),
+                io.Image.Output("images", display_name="images", tooltip="Its images in order, once it is complete."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_):
+        # Such a node is only made for a page that is not kept. ComfyUI may remember it from before the draft was deleted.
+        return float("nan")
+
+    @classmethod
+    def execute(cls, image, draft: str, facts: str, notes: str = "[]", last: bool = False, after=None) -> io.NodeOutput:
+        (page, *_), _ = reference_images([image], NODE, "page")
+        with draft_named(draft) as story:
+            rendering = _rendering(facts, story)
+            story.keep(replace(rendering, size=page.image.size, image_key=image_key(page.image)), page.image)
+            LiveBook(cls.hidden).hear_draft(story)
+            kept = to_tensor(page.image)  # as it is in the file, so that later pages see the same whenever they are drawn
+            if not last:
+                return io.NodeOutput(kept, None, None)
+            check_complete(story)
+            story.finish()
+            complete = woven(story)
+            images = [to_tensor(story.image(image_id)) for image_id in complete.images]
+        return io.NodeOutput(kept, complete, images, ui={"weaver_notes": json.loads(notes)})
+
+
+def _rendering(facts: str, story: StoryFolder) -> Rendering:
+    """What the page was drawn from. The text may come from a stranger's workflow: it must name an image of the draft's plan."""
+    try:
+        rendering = rendering_of(facts, story)
+        known = rendering.segment_id in {image.id for image in story.plan.images}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise InputError(f"{NODE} got facts that it cannot use; it is made by Visualize with Your Model, not by hand")
+    return rendering
