@@ -39,26 +39,35 @@ class HttpError(Exception):
 
 
 class ComfyProcess:
-    """A running ComfyUI. `folder` is its base directory; use `start` and `stop`."""
+    """A running ComfyUI. `folder` is its base directory, `extra_packs` are loaded besides this pack. It runs inside `with`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, extra_packs: tuple[Path, ...] = ()):
         self.folder = folder
+        self.packs = {PACK: REPOSITORY} | {pack.name: pack for pack in extra_packs}
         self.output = folder / "output"
         self.log_path = folder / "comfyui.log"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen | None = None
 
+    def __enter__(self) -> ComfyProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.stop()
+
     def start(self) -> None:
         comfyui = comfyui_folder()
         for name in ("custom_nodes", "input", "output", "models", "temp", "user"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        link = self.folder / "custom_nodes" / PACK
-        if not link.is_symlink():
-            link.symlink_to(REPOSITORY, target_is_directory=True)
+        for name, pack in self.packs.items():
+            link = self.folder / "custom_nodes" / name
+            if not link.is_symlink():
+                link.symlink_to(pack, target_is_directory=True)
         command = [
             sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port), "--disable-api-nodes",
-            "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK, "--preview-method", "auto",
+            "--disable-all-custom-nodes", "--preview-method", "auto", "--whitelist-custom-nodes", *self.packs,
             "--base-directory", str(self.folder), "--database-url", "sqlite:///:memory:",
         ]  # fmt: skip
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}

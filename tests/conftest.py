@@ -11,14 +11,20 @@ settings.register_profile("stress", max_examples=5_000, deadline=None)
 settings.load_profile("usual")
 
 
+@pytest.fixture(scope="module")
+def pair_folder(tmp_path_factory):
+    """The folder of a tiny native pair with random weights; its parent is the module's own."""
+    from tiny_pair import tiny_pair
+
+    folder = tmp_path_factory.mktemp("pair") / "model"
+    tiny_pair().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory):
     """One running ComfyUI with this pack for the whole session; comfy_process.py says which."""
     from comfy_process import ComfyProcess
 
-    process = ComfyProcess(tmp_path_factory.mktemp("comfyui"))
-    process.start()
-    try:
+    with ComfyProcess(tmp_path_factory.mktemp("comfyui")) as process:
         yield process
-    finally:
-        process.stop()

@@ -1,12 +1,13 @@
 """The composer: deterministic pictures, everything distinguishable, nothing outside the frame."""
 
+import hashlib
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from weaver_core.picturebook import atlas, compose
+from weaver_core.picturebook import atlas, compose, world
 from weaver_core.picturebook.world import (COLOURS, HEROES, PLACES, POSES, POSITIONS, PROPS, TIMES, WEARABLES, Character,
                                            Figure, Scene)
 
@@ -122,21 +123,40 @@ def test_backgrounds_fill_the_frame_without_black_strips():
             assert edge.max(-1).min() > 40, f"{place} has a black edge at {size}"
 
 
-def test_figures_and_props_lie_inside_the_frame_and_off_each_other():
-    for scene in random_scenes(400):
-        plan = compose.layout(scene)
+def test_squares_are_drawn_as_ever():
+    """The shipped weights and the recorded scores were made with these pixels."""
+    places = [compose.layout(scene) for scene in random_scenes(60)]
+    assert hashlib.sha256(repr(places).encode()).hexdigest()[:16] == "0e4a4e08060d0ce8"
+
+
+def test_every_aspect_has_about_the_same_pixels_in_whole_tokens():
+    assert world.size_of("4:3", 256) == (288, 224)
+    for aspect, (width, height) in world.SIZES.items():
+        across, down = map(int, aspect.split(":"))
+        assert width % 16 == height % 16 == 0 and width * height == pytest.approx(128 * 128, rel=0.02)
+        assert width / height == pytest.approx(across / down, rel=0.04)
+    with pytest.raises(ValueError, match="'16:9'.*1:1, 4:3, 3:4"):
+        world.size_of("16:9")
+    with pytest.raises(ValueError, match="36x28"):
+        world.size_of("4:3", 32)
+
+
+@pytest.mark.parametrize("size", world.SIZES.values())
+def test_figures_and_props_lie_inside_the_frame_and_off_each_other(size):
+    for scene in random_scenes(400 if size == (128, 128) else 200):
+        plan = compose.layout(scene, size)
         for figure in plan.figures:
             sprite, (ax, ay) = compose.figure_sprite(figure.character, figure.pose, figure.height, figure.flip)
             ys, xs = np.nonzero(sprite[..., 3])
             assert xs.min() + figure.x - ax >= 0 and xs.max() + figure.x - ax < plan.width, scene
             assert ys.min() + figure.y - ay >= 0 and ys.max() + figure.y - ay < plan.height, scene
-        boxes = compose.hero_boxes(scene)
+        boxes = compose.hero_boxes(scene, size)
         if len(boxes) == 2:
             assert boxes[0][2] - boxes[1][0] < 18  # raised hands may cross, faces may not touch
         if plan.prop:
-            x0, y0, x1, y1 = compose.prop_box(scene)
-            assert 0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 128
-            assert x1 - x0 >= 12 and y1 - y0 >= 18
+            x0, y0, x1, y1 = compose.prop_box(scene, size)
+            assert 0 <= x0 < x1 <= plan.width and 0 <= y0 < y1 <= plan.height
+            assert x1 - x0 >= 12 * min(size) / 128 and y1 - y0 >= 18 * min(size) / 128
 
 
 def test_boxes_hold_what_the_figure_and_the_prop_change():

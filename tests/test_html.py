@@ -17,6 +17,7 @@ from weaver_core.request import Request
 from weaver_core.story import StoryFolder
 from weaver_core.weave import weave
 
+DATA = {"type": "application/json", "id": "weaver-plan"}  # the one script element: data, which browsers do not run
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)><style>*{}</style>{{ 7*7 }}{% raw %}</title>'
 
 
@@ -56,7 +57,7 @@ def test_text_never_becomes_markup():
     plan = Plan(title=EVIL, segments=(TextSegment(id="t1", text=EVIL), ImageSegment(id="p1", prompt=EVIL)))
     for images in ({}, {"p1": Image.new("RGB", (8, 8))}):
         page = Elements(html_page(plan, images))
-        assert "script" not in page.tags and page.tags.count("style") == 1
+        assert page.all("script") == [DATA] and page.tags.count("style") == 1
         assert page.tags.count("img") == len(images)
         assert not [name for _, attributes in page.attributes for name in attributes if name.startswith("on")]
         assert page.text.count(EVIL) == (3 if images else 4)  # title twice, text, and the prompt where the image is missing
@@ -68,7 +69,7 @@ def test_the_policy_allows_our_style_and_our_pictures_only():
     style = re.search(r"<style>(.*)</style>", page, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert policy.startswith(f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'")
-    assert "style=" not in page.replace("<style>", "") and "<script" not in page
+    assert "style=" not in page.replace("<style>", "") and Elements(page).all("script") == [DATA]
     assert "url(" not in style and "http" not in style
 
 

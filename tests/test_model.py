@@ -5,7 +5,7 @@ import torch
 from tiny_pair import tiny_pair
 
 from weaver_core.model import attention, dpcw, flow
-from weaver_core.model.dpcw import DensePromptContext, empty_context, find_windows, gather_windows, slice_cache, stack_contexts
+from weaver_core.model.dpcw import DensePromptContext, WindowRule, empty_context, gather_windows, slice_cache, stack_contexts
 from weaver_core.model.flow import Guidance
 from weaver_core.model.rope import image_positions, rotate, rotation, unrotate
 from weaver_core.model.sampler import draw
@@ -29,17 +29,36 @@ def random_context(batch=2, length=7, layers=2, seed=0):
 
 @pytest.mark.parametrize("bridge", ["linear", "identity"])
 @pytest.mark.parametrize("pooled", [(), (0, 1)])
+@pytest.mark.parametrize("slots", [0, 3])
 @torch.no_grad()
-def test_cached_references_equal_one_uncached_sequence(bridge, pooled):
-    twin = tiny_pair(bridge=bridge, pooled=pooled).visualizer
-    noisy, time, references = torch.randn(2, 4, 16, 16), torch.tensor([0.3, 0.9]), torch.randn(2, 3, 4, 16, 16)
-    window = twin.read_window(random_context())
-    cache = twin.encode_references(references.flatten(0, 1))
-    slots = [cache.rows(slice(slot, None, 3)) for slot in range(3)]
-    cached = twin(noisy, time, twin.assemble(window, slots))
-    uncached = twin.forward_joint(noisy, time, window, references)
-    assert cached.std() > 0.01
-    torch.testing.assert_close(cached, uncached, atol=1e-5, rtol=1e-5)
+def test_cached_references_equal_one_uncached_sequence(bridge, pooled, slots):
+    twin = tiny_pair(bridge=bridge, pooled=pooled, slots=slots).visualizer
+    window, time = twin.read_window(random_context()), torch.tensor([0.3, 0.9])
+    for size, reference_size in (((16, 16), (16, 16)), ((14, 18), (18, 14))):
+        noisy, references = torch.randn(2, 4, *size), torch.randn(2, 3, 4, *reference_size)
+        cache = twin.encode_references(references.flatten(0, 1))
+        cached = twin(noisy, time, twin.assemble(window, [cache.rows(slice(slot, None, 3)) for slot in range(3)]))
+        uncached = twin.forward_joint(noisy, time, window, references)
+        assert cached.shape == noisy.shape and cached.std() > 0.01
+        torch.testing.assert_close(cached, uncached, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_more_references_than_slots_are_refused(pair):
+    twin = pair.visualizer
+    cache = twin.encode_references(torch.randn(2, 4, 16, 16))
+    with pytest.raises(ValueError, match="5 references, but this visualizer knows 4 slots"):
+        twin.assemble(twin.read_window(random_context()), [cache] * 5)
+
+
+def test_a_twin_without_slots_gets_them_and_keeps_everything_else():
+    from training.stages.visualizer import with_slots
+
+    plain = tiny_pair(slots=0).visualizer
+    marked = with_slots(plain, 2)
+    assert marked.slot_keys.shape == (2, 2, 2, 16) and marked.config.reference_slots == 2
+    assert all(torch.equal(value, marked.state_dict()[name]) for name, value in plain.state_dict().items())
+    assert with_slots(marked, 4) is marked
 
 
 @torch.no_grad()
@@ -198,8 +217,18 @@ def test_rotation_depends_on_relative_positions_only():
 def test_windows_lie_strictly_between_the_tags():
     begin, end = 90, 91
     ids = [1, begin, 2, 3, end, 4, begin, 5, end, 91, begin, 6]
-    assert find_windows(ids, begin, end) == [range(2, 4), range(7, 8), range(11, 12)]
-    assert find_windows(ids, begin, end, margin=2)[0] == range(0, 6)
+    assert WindowRule().find(ids, begin=begin, end=end, image=92) == [[2, 3], [7], [11]]
+    assert WindowRule(margin=2).find(ids, begin=begin, end=end, image=92)[0] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_window_may_hold_the_vit_tokens_of_the_last_images_before_it():
+    begin, end, image = 90, 91, 92
+    ids = [image, image, 1, image, image, 2, begin, 3, end, 4, image, image, begin, 5, end]
+    find = {count: WindowRule(images=count).find(ids, begin=begin, end=end, image=image) for count in (0, 1, 2, 9)}
+    assert find[0] == [[7], [13]]
+    assert find[1] == [[3, 4, 7], [10, 11, 13]]
+    assert find[2] == [[0, 1, 3, 4, 7], [3, 4, 10, 11, 13]]
+    assert find[9] == [[0, 1, 3, 4, 7], [0, 1, 3, 4, 10, 11, 13]]
 
 
 @torch.no_grad()
@@ -207,8 +236,9 @@ def test_gathered_windows_equal_single_slices(pair):
     ids = torch.randint(0, 300, (2, 12))
     positions = torch.arange(12).expand(3, 2, 12)
     cache = pair.planner.model.language_model(input_ids=ids, position_ids=positions, use_cache=True).past_key_values
-    wanted = [(1, range(2, 7)), (0, range(5, 8)), (1, range(9, 9))]
-    batch = gather_windows(cache, positions, wanted)
+    wanted = [(1, [2, 3, 4, 5, 6]), (0, [1, 5, 7]), (1, [])]
+    index = torch.tensor([window + [-1] * (5 - len(window)) for _, window in wanted])
+    batch = gather_windows(cache, positions, torch.tensor([row for row, _ in wanted]), index)
     assert batch.mask.sum(1).tolist() == [5, 3, 0]
     for index, (row, window) in enumerate(wanted):
         one = slice_cache(cache, positions[:, row], window, row)
@@ -244,7 +274,8 @@ def test_a_clean_prediction_and_its_velocity_agree():
                                flow.squared_error(flow.velocity(guess, noisy, time, "clean"), clean, noise, time, "velocity"), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("text, reference, has, passes", [(1, 1, True, 1), (2.5, 2.5, True, 2), (2.5, 1.5, True, 3), (2.5, 1.5, False, 2), (1, 5, False, 1)])
+@pytest.mark.parametrize("text, reference, has, passes", [
+    (1, 1, True, 1), (2.5, 2.5, True, 2), (2.5, 1.5, True, 3), (2.5, 1.5, False, 2), (1, 5, False, 1)])
 def test_guidance_needs_no_more_passes_than_its_weights(text, reference, has, passes):
     branches = Guidance(text=text, reference=reference).branches(has)
     assert len(branches) == passes and sum(weight for _, _, weight in branches) == pytest.approx(1)
@@ -284,10 +315,10 @@ def test_the_same_classes_build_a_7b_pair():
         assert sum(p.numel() for p in planner.parameters()) == pytest.approx(8.29e9, rel=0.005)
         block = 3584 * (28 + 8) * 128 + 36 * 128 + 3584 * 3584 + 3584 + 3 * 3584 * 18944 + 6 * 3584 + 2 * 128
         assert sum(p.numel() for p in twin.blocks[0].parameters()) == block
-        w, bridge = 3584, 2 * (1024 * 512 + 512)
+        w, bridge, slots = 3584, 2 * (1024 * 512 + 512), 4 * 4 * 128
         time, pooled = (128 * w + w) + (w * w + w), (2048 * w + w) + (w * w + w) + w
         ends = (64 * w + w) + (w * 6 * w + 6 * w) + 2 * w + (w * 64 + 64)
-        assert sum(p.numel() for p in twin.parameters()) == 28 * (block + bridge) + time + pooled + ends == 6_666_584_128
+        assert sum(p.numel() for p in twin.parameters()) == 28 * (block + bridge + slots) + time + pooled + ends == 6_666_641_472
         context = DensePromptContext(tuple(torch.empty(1, 4, 40, 128) for _ in range(28)), tuple(torch.empty(1, 4, 40, 128) for _ in range(28)),
                                      torch.empty(1, 40, dtype=torch.bool), torch.empty(3, 1, 40, dtype=torch.long))
         window = twin.read_window(context)

@@ -1,6 +1,7 @@
 """The native pair at work: one memory for writing and drawing, references encoded once, folders that load or say why not."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from weaver_core.planners.native import NativePlanner
 from weaver_core.request import ReferenceImage, Request
 from weaver_core.visualizers import Shot, Visualizer
 from weaver_core.visualizers.native import NativeVisualizer
-from weaver_core.weave import ImageReady, weave
+from weaver_core.weave import ImageReady, Warning, weave, weave_plan
 
 REQUEST = Request(prompt="Tim at the beach")
 MARKUP = ("# Tim\nOnce upon a time, Tim sat. <imagine>A small blue fox sits on the left.</imagine><BOI>\n"
@@ -84,6 +85,17 @@ def test_an_edited_plan_is_read_from_the_edit_on(pair):
     segment = edited.images[1]
     same_context(planner.context(edited, segment, REQUEST), fresh.context(edited, segment, REQUEST))
     assert 0 < planner._memory.forward_tokens - read < 12
+
+
+def test_a_reading_that_broke_off_in_the_middle_leaves_nothing_behind(pair, monkeypatch):
+    planner, fresh = NativePlanner(pair), NativePlanner(pair)
+    plan, _ = parse_markup(MARKUP)
+    planner.context(plan, plan.images[0], REQUEST)
+    with monkeypatch.context() as broken:
+        broken.setattr(pair.planner.model.language_model.layers[-1], "forward", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            planner.context(plan, plan.images[1], REQUEST)
+    same_context(planner.context(plan, plan.images[1], REQUEST), fresh.context(plan, plan.images[1], REQUEST))
 
 
 def test_the_closed_loop_reads_only_the_new_picture(pair):
@@ -157,9 +169,20 @@ def test_references_are_encoded_once_and_leave_over_budget(pair):
     assert len(visualizer._references) == 1 and visualizer._reference(red, image_key(red)) is not first
 
 
-def test_drawing_reports_steps_and_stops_within_one(pair):
+def test_previews_are_decoded_now_and_then_only(pair):
+    previews = []
+    NativeVisualizer(pair).render(shot(pair, steps=30), on_step=lambda done, total, preview: previews.append(preview), cancel=lambda: False)
+    assert len(previews) == 30 and sum(preview is not None for preview in previews) < 15
+
+
+def test_drawing_reports_steps_and_stops_within_one(pair, monkeypatch):
+    monkeypatch.setattr("weaver_core.visualizers.native.PREVIEW_SECONDS", 0.0)
     steps = []
-    NativeVisualizer(pair).render(shot(pair), on_step=lambda done, total, preview: steps.append((done, total, preview is not None)), cancel=lambda: False)
+
+    def on_step(done, total, preview):
+        steps.append((done, total, preview is not None))
+
+    NativeVisualizer(pair).render(shot(pair), on_step=on_step, cancel=lambda: False)
     assert steps == [(1, 2, True), (2, 2, False)]
     with pytest.raises(Cancelled):
         NativeVisualizer(pair).render(shot(pair, steps=50), on_step=lambda *step: steps.append(step), cancel=lambda: len(steps) > 4)
@@ -178,6 +201,49 @@ def test_a_whole_story_is_woven_with_the_users_picture(pair, mode):
             assert [used.source for used in event.rendering.references] == ["hero"]
 
 
+# ---- sizes
+
+SIZES = ((128, 128), (144, 112), (112, 144))
+
+
+def with_sizes(pair, **changes):
+    """The same pair, as if it had learned other sizes."""
+    return replace(pair, defaults=replace(pair.defaults, **changes))
+
+
+@pytest.mark.parametrize(("aspect", "drawn"), [(None, (128, 128)), ("4:3", (144, 112)), ("3:4", (112, 144)), ("1:1", (128, 128)),
+                                               ("16:9", (144, 112)), ("2:3", (112, 144))])
+def test_an_aspect_ratio_gets_the_nearest_size_that_was_learned(pair, aspect, drawn):
+    able = NativeVisualizer(with_sizes(pair, sizes=SIZES)).capabilities
+    assert able.fit_size(None, aspect) == drawn
+    assert NativeVisualizer(pair).capabilities.fit_size(None, aspect) == (128, 128)  # it learned squares only
+
+
+def test_a_large_model_draws_every_size_on_its_grid_at_the_pixels_of_its_first(pair):
+    able = NativeVisualizer(with_sizes(pair, sizes=((1024, 1024),), size_multiple=32)).capabilities
+    assert able.fit_size(None, "16:9") == (1376, 768) and able.fit_size(None, None) == (1024, 1024)
+    assert able.fit_size((640, 500), None) == (640, 512)
+
+
+def test_references_keep_their_own_aspect_ratio(pair):
+    visualizer = NativeVisualizer(with_sizes(pair, sizes=SIZES))
+    grids = [visualizer._reference(Image.new("RGB", size, "red"), str(size)).grid for size in ((300, 300), (1000, 700), (30, 90))]
+    assert grids == [(8, 8), (7, 9), (9, 7)]  # rows and columns of tokens
+    wide = render(visualizer, shot(pair, [Image.new("RGB", (300, 300), "red"), Image.new("RGB", (70, 90), "blue")], size=(144, 112)))
+    assert wide.shape == (112, 144, 3)
+
+
+def test_plan_and_request_choose_the_aspect_and_what_was_not_learned_is_told(pair):
+    markup = ('<imagine>A small blue fox.</imagine><imagine aspect="3:4">A small blue fox.</imagine>'
+              '<imagine aspect="16:9">A small blue fox at night.</imagine>')
+    plan, _ = parse_markup(markup)
+    model = with_sizes(pair, sizes=SIZES)
+    events = list(weave_plan(plan, NativeVisualizer(model), planner=NativePlanner(model), request=replace(REQUEST, aspect="4:3")))
+    assert [event.image.size for event in events if isinstance(event, ImageReady)] == [(144, 112), (112, 144), (144, 112)]
+    told = [event.message for event in events if isinstance(event, Warning)]
+    assert told == ["16:9 cannot be drawn; the nearest that this visualizer can is 144 x 112"]
+
+
 # ---- folders
 
 
@@ -193,6 +259,15 @@ def test_a_saved_pair_loads_and_draws_the_same(pair, folder):
     assert np.array_equal(render(NativeVisualizer(loaded), shot(pair)), render(NativeVisualizer(pair), shot(pair)))
     assert loaded.defaults == pair.defaults and loaded.fingerprint.startswith("native-")
     assert not [p for p in folder.rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_sizes_come_with_the_folder_and_old_folders_draw_squares(pair, folder):
+    with_sizes(pair, sizes=SIZES).save_pretrained(folder)
+    assert load(folder).defaults.sizes == SIZES
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["sampling"]["sizes"], index["sampling"]["size_multiple"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert NativeVisualizer(load(folder)).capabilities.sizes == ((128, 128),)
 
 
 def test_half_precision_loads_and_stays_close(pair, folder):

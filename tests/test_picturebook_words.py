@@ -68,8 +68,9 @@ def test_every_caption_parses_back_exactly_and_is_short():
     for i in range(4000):
         scene, hide = sample_scene(rng, split="any"), rng.choice(("none", "identity"))
         first = rng.randrange(2) if len(scene.figures) == 2 else 0
-        text = dense_prompt(scene, rng if i % 4 else None, hide=hide, first=first)
-        assert parse_dense_prompt(text) == expected_parse(scene, hide=hide, first=first), text
+        told_from = rng.choice(("left", "right"))
+        text = dense_prompt(scene, rng if i % 4 else None, hide=hide, first=first, told_from=told_from)
+        assert parse_dense_prompt(text) == expected_parse(scene, hide=hide, first=first, told_from=told_from), text
         assert len(text.split()) <= 45, text
 
 
@@ -110,6 +111,12 @@ def test_frames_are_many_and_disjoint():
     train, held_out = request_frames.TRAIN_FRAMES | request_frames.DRAW_FRAMES, request_frames.HELD_OUT_FRAMES
     assert len(train) >= 120 and len(held_out) >= 25
     assert not set(train.values()) & set(held_out.values()) and set(held_out) == load_splits()["request_frames"]
+
+
+def test_things_may_have_a_colour_in_training_requests_only():
+    coloured = re.compile(r"\b(" + "|".join(COLOURS) + r") (" + "|".join(PROPS) + r")\b")
+    assert sum(bool(coloured.search(story.request.lower())) for story in _stories(400)) > 20
+    assert not any(coloured.search(story.request.lower()) for story in _stories(400, split="held_out"))
 
 
 def test_markup_is_exact_and_counts_equal():

@@ -1,6 +1,7 @@
 """The planner stage: tokenizer, patches, rows, batches, checks, greedy continuation."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from training.build_tokenizer import picturebook_texts, train_tokenizer
 from training.config import load_config
 from training.stages.planner import IGNORED, PlannerData, PlannerStage, planner_config
 from training.stages.planner_checks import Prompt, check_story, continue_greedily
-from weaver_core.model.tokens import PlannerTokens, encode, mrope_positions
+from weaver_core.model.tokens import encode, mrope_positions
 from weaver_core.model.vision import image_patches, merged_grid
-from weaver_core.picturebook import grammar, world
+from weaver_core.picturebook import grammar, splits, world
 
 CONFIG = Path(__file__).resolve().parents[1] / "training" / "configs" / "picturebook" / "planner_facts.toml"
 TINY = ["data.batch_tokens=400", "data.image_size=32", "model.hidden_size=64", "model.layers=2", "model.heads=2",
@@ -82,18 +83,45 @@ def test_a_picture_that_fits_no_grid_is_refused(data):
         merged_grid(32, 100, data.vision_config)
 
 
-def test_the_loss_lies_on_the_answer_and_never_on_pictures(data):
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_loss_lies_on_the_answer_and_never_on_pictures(tokenizer, data, noise):
+    data = PlannerData(replace(data.settings, fact_noise=noise), tokenizer, data.vision_config, seed=1)
     rng = random.Random(3)
+    num_misread = 0
     for _ in range(40):
         row = data.story_row(rng)
         bot = row.ids.index(data.tokens.bot)
         assert set(row.labels[:bot + 1]) == {IGNORED}
         pictures = {data.tokens.image_pad, data.tokens.vision_start, data.tokens.vision_end}
         for token, label in zip(row.ids[bot + 1:], row.labels[bot + 1:]):
-            assert label == (IGNORED if token in pictures else token)
+            is_misread = noise and token in data._kinds and token != label
+            num_misread += bool(is_misread)
+            assert is_misread or label == (IGNORED if token in pictures else token)
         assert row.ids[-1] == data.tokens.eos
         assert row.ids.count(data.tokens.image_pad) == len(row.grids) * data.grid[0] * data.grid[1]
         assert len(row.grids) == len(row.pixels_HWC)
+    assert bool(num_misread) == bool(noise)
+
+
+def test_about_the_asked_share_of_the_facts_is_misread_as_another_word_of_its_kind(tokenizer, data):
+    kinds = [set(kind) for kind in (world.HEROES, world.COLOURS, world.WEARABLES, world.PROPS, world.PLACES, world.TIMES)]
+    held_out = splits.load_splits()["species_colour"]
+    data = PlannerData(replace(data.settings, fact_noise=0.3), tokenizer, data.vision_config, seed=1)
+    rng = random.Random(5)
+    num_facts = num_misread = 0
+    for _ in range(60):
+        record = grammar.sample_story(rng, num_images=3)
+        answer, weights = encode(tokenizer, record.markup), data._story_weights(record)
+        read = data._misread(answer, weights, rng)
+        words, read_words = ([tokenizer.decode([token]).strip() for token in ids] for ids in (answer, read))
+        for place, (word, other) in enumerate(zip(words, read_words, strict=True)):
+            num_facts += weights[place] > 1 and answer[place] in data._kinds
+            if word != other:
+                num_misread += 1
+                assert weights[place] > 1 and any({word, other} <= kind for kind in kinds), (word, other)
+        for colour, species in zip(read_words, read_words[1:]):
+            assert (species, colour) not in held_out
+    assert 0.2 < num_misread / num_facts < 0.3  # a word is sometimes drawn in its own place
 
 
 def test_fed_back_pictures_follow_their_begin_of_image(data):
@@ -168,3 +196,17 @@ def test_checks_notice_a_wrong_count_hero_place_and_text():
     assert not check_story(record, markup.replace(" fox", " bear"))["hero"]
     assert not check_story(record, markup.replace("beach", "castle"))["place"]
     assert not check_story(record, markup.replace("the ball", "the cake").replace("a ball", "a cake", 1))["agreement"]
+
+
+def test_held_out_species_are_no_wrong_answers_after_their_colour(data):
+    """`excluded` names exactly the held-out species of the colour before it, and never a label, whatever the split."""
+    rng = random.Random(4)
+    rows = [data.story_row(rng, split=split) for split in ("train", "held_out") for _ in range(30)]
+    batch = data.collate(rows)
+    pairs, seen = splits.load_splits()["species_colour"], 0
+    for row, column, word in (batch["excluded"] >= 0).nonzero().tolist():
+        excluded = batch["excluded"][row, column, word]
+        colour, species = (data.tokenizer.decode([int(token)]).strip().lower() for token in (batch["labels"][row, column - 1], excluded))
+        assert (species, colour) in pairs and excluded != batch["labels"][row, column]
+        seen += 1
+    assert seen > 30

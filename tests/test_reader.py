@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from weaver_core.picturebook.compose import render, render_array
+from weaver_core.picturebook.compose import hero_boxes, render, render_array
 from weaver_core.picturebook.reader import ATTRIBUTES, compare, measure, read, read_many
 from weaver_core.picturebook.splits import sample_scene
 from weaver_core.picturebook.world import Scene
@@ -19,8 +19,9 @@ def _spoil(image, rng):
     return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 
-def test_every_attribute_of_true_scenes_is_read():
-    scores = measure(150, seed=4242)
+@pytest.mark.parametrize(("aspect", "scenes"), [("1:1", 150), ("4:3", 60), ("3:4", 60)])
+def test_every_attribute_of_true_scenes_is_read(aspect, scenes):
+    scores = measure(scenes, seed=4242, aspect=aspect)
     assert min(scores[name] for name in ATTRIBUTES) >= 0.98, scores
 
 
@@ -52,9 +53,14 @@ def test_a_picture_of_something_else_fits_badly():
     assert read(noise).fit > 0.5 > 0.2 > read(true).fit
 
 
-def test_larger_pictures_are_read_at_the_readers_size():
+@pytest.mark.parametrize("size", [256, (288, 224), (224, 288)])
+def test_larger_pictures_are_read_at_the_readers_size(size):
     scene = sample_scene(random.Random(8), figures=2)
-    assert all(compare(read(render(scene, 256)), scene).values())
+    reading = read(render(scene, size))
+    assert all(compare(reading, scene).values())
+    width, height = (size, size) if isinstance(size, int) else size
+    for figure, box in zip(reading.figures, hero_boxes(scene, size)):  # in 128ths of the sides, whatever the size
+        assert figure.box == pytest.approx([side * 128 / full for side, full in zip(box, (width, height) * 2)], abs=3)
 
 
 def test_a_wrong_array_is_refused_with_its_shape():

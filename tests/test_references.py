@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from weaver_core.errors import InputError
 from weaver_core.plan import CastMember, ImageSegment, Plan
-from weaver_core.references import choose_references
+from weaver_core.references import POLICIES, choose_references
 
 
 def story(*casts, cast=(), references=None):
@@ -25,9 +25,9 @@ def story(*casts, cast=(), references=None):
     return Plan(cast=tuple(cast), segments=tuple(images))
 
 
-def chosen(plan, segment_id, *, drawn="p1 p2 p3 p4 p5", user="", budget=4, policy="auto"):
+def chosen(plan, segment_id, *, drawn="p1 p2 p3 p4 p5", user="", budget=4, **more):
     choices, notes = choose_references(
-        plan, plan.segment(segment_id), drawn=drawn.split(), user_images=user.split(), budget=budget, policy=policy
+        plan, plan.segment(segment_id), drawn=drawn.split(), user_images=user.split(), budget=budget, **more
     )
     return [choice.source for choice in choices], notes
 
@@ -84,7 +84,7 @@ def test_the_budget_is_kept():
 
 def test_named_references_win_over_every_policy():
     plan = story("", "", "", references=("p2", "photo"))
-    for policy in ("auto", "user", "none"):
+    for policy in POLICIES:
         assert chosen(plan, "p3", user="photo other", policy=policy)[0] == ["p2", "photo"]
     assert chosen(story("", "", references=()), "p2", user="photo") == ([], ())
 
@@ -127,8 +127,43 @@ def test_policies():
     assert chosen(plan, "p2", user="photo", policy="user")[0] == ["photo"]
     assert chosen(plan, "p2", policy="user")[0] == []
     assert chosen(plan, "p2", user="photo", policy="none")[0] == []
-    with pytest.raises(InputError, match="policy is 'best'; it must be one of auto, user, none"):
+    with pytest.raises(InputError, match="policy is 'best'; it must be one of auto, user, cast, first, previous, none"):
         chosen(plan, "p2", policy="best")
+
+
+def test_first_and_previous_image_are_those_that_were_drawn():
+    plan = story("Robin", "Mia", "Robin", "Mia")
+    assert chosen(plan, "p4", user="photo", policy="first")[0] == ["p1"]
+    assert chosen(plan, "p4", user="photo", policy="previous")[0] == ["p3"]
+    assert chosen(plan, "p4", drawn="p2", policy="first")[0] == chosen(plan, "p4", drawn="p2", policy="previous")[0] == ["p2"]
+
+
+@pytest.mark.parametrize("policy", ["first", "previous"])
+def test_the_first_image_itself_looks_at_the_user_s_pictures(policy):
+    assert chosen(story("", ""), "p1", user="photo", policy=policy)[0] == ["photo"]
+
+
+def test_cast_only_shows_whom_the_image_shows_and_nothing_else():
+    plan = story("Robin", "Robin Mia", "", cast=[CastMember(name="Robin", references=("sheet",)), CastMember(name="Mia")])
+    assert chosen(plan, "p2", user="sheet photo", policy="cast")[0] == ["sheet"]
+    assert chosen(plan, "p3", user="sheet photo", policy="cast")[0] == ["sheet", "p2"], "an image that names nobody may show all"
+    assert chosen(story("", ""), "p2", user="photo", policy="cast")[0] == []
+
+
+def test_second_pictures_of_a_member_are_the_first_to_go():
+    cast = [CastMember(name="Robin", references=("robin-1", "robin-2")), CastMember(name="Mia", references=("mia-1",))]
+    plan = story("", cast=cast)
+    assert chosen(plan, "p1", user="robin-1 robin-2 mia-1 photo", budget=3)[0] == ["robin-1", "mia-1", "photo"]
+
+
+def test_a_budget_in_tokens_is_kept_as_well():
+    plan = story("A", "B", "C", "A B C")
+    sizes = {"p1": 64, "p2": 64, "p3": 16}
+    for most, expected in ((None, ["p1", "p2", "p3"]), (144, ["p1", "p2", "p3"]), (143, ["p1", "p2"]), (64, ["p1"]), (63, [])):
+        assert chosen(plan, "p4", max_tokens=most, tokens_of=lambda choice: sizes[choice.source])[0] == expected
+    named = story("", "", "", references=("p1", "p2"))
+    sources, notes = chosen(named, "p3", max_tokens=100, tokens_of=lambda choice: 64)
+    assert sources == ["p1"] and "only 1 references can be used; left out: p2" in notes[0]
 
 
 @given(st.lists(st.sets(st.sampled_from("ABC"), max_size=3).map(sorted).map(" ".join), min_size=1, max_size=6), st.integers(0, 4))  # fmt: skip

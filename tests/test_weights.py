@@ -6,7 +6,7 @@ import pytest
 from weaver_core.model.checkpoint import WeaverModel, default_folder
 from weaver_core.picturebook import reader
 from weaver_core.picturebook.captions import parse_dense_prompt
-from weaver_core.picturebook.scores import step_ratio_1b
+from weaver_core.picturebook.scores import step_ratio, step_ratio_1b
 from weaver_core.planners.native import NativePlanner
 from weaver_core.request import Request
 from weaver_core.visualizers.native import NativeVisualizer
@@ -43,9 +43,9 @@ def test_the_pictures_show_what_the_plan_says(story):
     woven, images, _ = story
     said = [parse_dense_prompt(segment.prompt) for segment in woven.plan.images]
     seen = [reader.read(image) for image in images]
-    assert sum(s["place"] == r.place and s["time"] == r.time for s, r in zip(said, seen)) >= 3
+    assert sum(s["place"] == r.place and s["time"] == r.time for s, r in zip(said, seen)) == 4
     heroes = [r.figures[0] for r in seen if r.count == 1]
-    assert sum(h.colour == "red" for h in heroes) >= 3
+    assert sum((h.species, h.colour, h.wearable) == ("bear", "red", "hat") for h in heroes) >= 3, heroes
 
 
 def test_the_same_seed_weaves_the_same_story_and_another_seed_another(model, story):
@@ -56,3 +56,7 @@ def test_the_same_seed_weaves_the_same_story_and_another_seed_another(model, sto
 
 def test_eight_cached_references_cost_less_than_half_a_step():
     assert step_ratio_1b(pairs=3) <= 1.5
+
+
+def test_the_shipped_pair_can_be_timed_with_more_references_than_it_has_slots(model):
+    assert model.visualizer.config.reference_slots < 8 and step_ratio(model.visualizer, pairs=1) > 0

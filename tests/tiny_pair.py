@@ -16,7 +16,8 @@ TEXTS = ["# Tim at the beach\nOnce upon a time, Tim the blue fox sat down. A sma
          "Draw a red bear with a scarf at night in the forest. 4 pictures (4 pictures)"]
 
 
-def tiny_pair(*, seed: int = 0, layers: int = 2, bridge: str = "linear", pooled: tuple[int, ...] = (0, 1), width: int = 64) -> WeaverModel:
+def tiny_pair(*, seed: int = 0, layers: int = 2, bridge: str = "linear", pooled: tuple[int, ...] = (0, 1), width: int = 64,
+              slots: int = 4) -> WeaverModel:
     """float32 on the CPU; 2 layers, 4 heads of size 16, 2 key/value heads; 128 px pictures."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -24,7 +25,7 @@ def tiny_pair(*, seed: int = 0, layers: int = 2, bridge: str = "linear", pooled:
     tokenizer = train_tokenizer(TEXTS * 20, 400)
     shape = PlannerShape(hidden_size=64, layers=layers, heads=4, kv_heads=2, intermediate_size=96, vision_depth=1, vision_hidden=32, vision_heads=2)
     planner = Qwen2_5_VLForConditionalGeneration._from_config(planner_config(shape, tokenizer, 128)).eval()
-    twin = new_twin(TwinShape(width=width, mlp_width=96, bridge=bridge, pooled_layers=pooled), planner.config.text_config, 4)
+    twin = new_twin(TwinShape(width=width, mlp_width=96, bridge=bridge, pooled_layers=pooled, reference_slots=slots), planner.config.text_config, 4)
     with torch.no_grad():  # a fresh twin's output is near zero; random weights everywhere make equality tests sharp
         for parameter in twin.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

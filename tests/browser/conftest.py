@@ -52,9 +52,9 @@ class Page:
         button.first.click()
 
     def wait_for_pages(self, count: int, timeout_s: int = 400) -> None:
-        """Until the book shows so many pictures, all of them loaded."""
-        script = ("(count) => { const images = [...document.querySelectorAll('.weaver-book img')];"
-                  " return images.length === count && images.every((image) => image.complete && image.naturalWidth > 0) }")
+        """Until a finished run shows so many pictures, all of them loaded; while it runs, previews and earlier pictures stand in."""
+        script = ("(count) => { const images = [...document.querySelectorAll('.weaver-book:not(.weaver-live) img')];"
+                  " return images.length === count && images.every((image) => image.alt && image.complete && image.naturalWidth > 0) }")
         self.page.wait_for_function(script, arg=count, timeout=timeout_s * 1000)
 
     def screenshot(self, name: str) -> Path:

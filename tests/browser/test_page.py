@@ -89,6 +89,22 @@ def test_notes_about_the_run_stand_in_the_node(open_page, workflow, nodes2):
     page.screenshot(f"notes-{'nodes2' if nodes2 else 'canvas'}")
 
 
+def test_every_node_that_has_something_to_tell_shows_it(open_page, workflow):
+    page = open_page()
+    page.open(workflow)
+    names = ["WeaverPlanWithClip", "WeaverRequest", "WeaverMakeCharacter", "WeaverJudgeStory"]
+    shown = page.page.evaluate(
+        """(names) => names.map((name) => {
+          const node = window.LiteGraph.createNode(name)
+          window.app.graph.add(node)
+          node.onExecuted({ weaver_notes: [name] })
+          return node.weaverNotes?.textContent
+        })""",
+        names,
+    )
+    assert shown == names
+
+
 def test_text_that_looks_like_markup_is_shown_as_text(open_page, workflow):
     page = open_page()
     page.open(workflow)

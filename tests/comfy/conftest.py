@@ -30,3 +30,15 @@ def first_run(comfy, workflow, object_info):
     run = comfy.run(api_prompt(workflow, object_info), workflow)
     assert run.ended == "execution_success", run.end
     return run
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Which families of image models were drawn, and which could only be checked on paper, whoever reads the last lines."""
+    told = sorted(
+        value for report in terminalreporter.getreports("passed") for name, value in report.user_properties if name == "family"
+    )
+    if told:
+        terminalreporter.section("families of image models")
+    by_how = {how: [line.rpartition(": ")[2] for line in told if line.startswith(how)] for how in dict.fromkeys(line.rpartition(": ")[0] for line in told)}
+    for how, names in by_how.items():
+        terminalreporter.write_line(f"{how}: {', '.join(names)}")

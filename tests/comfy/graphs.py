@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "prompt_to_story.json"
+PROBE_PACK = Path(__file__).parent / "probe_pack"
 CONTROL = {"fixed", "increment", "decrement", "randomize"}  # the page's own companion of seed widgets
 
 
@@ -24,7 +25,7 @@ def api_prompt(workflow: dict, object_info: dict) -> dict:
                 kind, options = (info["input"][group][name] + [{}])[:2]
                 if not (isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")):
                     continue
-                inputs[name] = next(values)
+                inputs.setdefault(name, next(values))  # a wire counts, where one is
                 if options.get("control_after_generate"):
                     control = next(values)
                     assert control in CONTROL, f"{node['type']}.{name} is followed by {control!r}, not by a seed control"
@@ -35,6 +36,18 @@ def api_prompt(workflow: dict, object_info: dict) -> dict:
 
 def load_workflow() -> dict:
     return json.loads(WORKFLOW.read_text(encoding="utf-8"))
+
+
+def ran(comfy, prompt: dict, workflow: dict | None = None, **how):
+    """The run of a prompt that has to succeed."""
+    run = comfy.run(prompt, workflow, **how)
+    assert run.ended == "execution_success", run.end
+    return run
+
+
+def memory_probe(after: list, *classes: str) -> dict:
+    """A node of probe_pack that looks at the memory once what it is wired to has run."""
+    return {"class_type": "MemoryProbe", "inputs": {"after": after, "classes": " ".join(classes)}}
 
 
 def node_of(prompt: dict, kind: str) -> str:

@@ -7,7 +7,12 @@ import urllib.request
 import pytest
 
 NODES = {
-    "WeaverLoadModel", "WeaverPlan", "WeaverSplitPlan", "WeaverVisualizePlan", "WeaverPreviewStory", "WeaverSaveStory",
+    "WeaverLoadModel", "WeaverLoadDiffusers", "WeaverLoadLora", "WeaverPlan", "WeaverSplitPlan", "WeaverVisualizePlan",
+    "WeaverPreviewStory", "WeaverSaveStory", "WeaverVisualizeWithModel", "WeaverKeepPage", "WeaverExportStory",
+    "WeaverPlanWithServer", "WeaverPlanWithLocalModel", "WeaverWritePlan", "WeaverEditPlan", "WeaverLoadStory", "WeaverPickImage",
+    "WeaverStoryParts", "WeaverRerollImage", "WeaverReplaceImage", "WeaverInterleave", "WeaverPlanWithClip", "WeaverCritic",
+    "WeaverEvaluateStory", "WeaverJudgeStory", "WeaverCompareStories", "WeaverRequest", "WeaverMakeCharacter", "WeaverLoadCast",
+    "WeaverSaveCast", "WeaverCharacterFromStory", "WeaverReferences",
 }  # fmt: skip
 
 
