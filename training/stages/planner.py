@@ -67,11 +67,14 @@ class DataSettings:
     two_heroes: float = 0.2  # share of the stories about two heroes
     fact_noise: float = 0.0  # share of those words that the planner reads wrongly in its own answer, to make it look into the request
     closed_loop: float = 0.1  # share of the stories of at most four pages whose pictures are fed back
+    species: tuple[str, ...] = ()  # of the grammar: stories and pictures of these heroes only; a smaller world is learned sooner
     image_size: int = 128
     tokenizer_stories: int = 6000
 
     def __post_init__(self):
         check_held_out(self.held_out)
+        if unknown := set(self.species) - set(world.HEROES):
+            raise ValueError(f"data.species names {', '.join(sorted(unknown))}; the picture-book world has {', '.join(world.HEROES)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +198,9 @@ class PlannerStage:
         else:
             Data = PlannerData
         self.data = Data(settings.data, tokenizer, model.config.vision_config, seed)
+        self.layers = model.model.language_model.layers
         if settings.model.compile:
-            for layer in model.model.language_model.layers:
+            for layer in self.layers:
                 layer.compile(dynamic=True)
 
     def batch(self, index: int) -> dict:
@@ -250,21 +254,30 @@ class PlannerStage:
         return numbers
 
     def _losses(self) -> dict[str, float]:
+        """Cross entropy of held-out stories and understanding records, and `image_start`: how often the likeliest token is
+        `<imagine>` where a story opens an image (paper section 5, the accuracy of the image-start token)."""
         numbers = {}
         rng = held_out_rng("loss")
         for name, make in (("story", lambda: self.data.story_row(rng, split="held_out")),
                            ("understanding", lambda: self.data.understanding_row(rng, split="held_out"))):
             rows = sorted((make() for _ in range(self.settings.checks.loss_records)), key=lambda row: len(row.ids))
             batches = [self.data.collate(rows[start:start + 16]) for start in range(0, len(rows), 16)]
-            losses = [self._cross_entropy(_on(batch, self.device))[0].mean().item() for batch in batches]
+            losses, starts = [], []
+            for batch in batches:
+                loss_K, _, right_K = self._cross_entropy(_on(batch, self.device))
+                labels_BT = batch["labels"][:, 1:]
+                losses.append(loss_K.mean().item())
+                starts.append(right_K.cpu()[labels_BT[labels_BT != IGNORED] == self.data.tokens.imagine])
             numbers[f"loss_{name}"] = float(np.mean(losses))
+            if name == "story":
+                numbers["image_start"] = torch.cat(starts).float().mean().item()
         return numbers
 
     def _stories(self) -> tuple[dict[str, float], list[tuple]]:
         """Rates of the checks over held-out requests, every count from 1 to 8 equally often; and what was written."""
         rng = held_out_rng("stories")
         count = self.settings.checks.stories
-        records = [grammar.sample_story(rng, split="held_out", num_images=1 + i % 8, with_reference=i % 8 == i // 8 % 8)
+        records = [self.data.sample_story(rng, split="held_out", num_images=1 + i % 8, with_reference=i % 8 == i // 8 % 8)
                    for i in range(count)]
         # Only a told count can be right: where the request leaves it open, four are expected.
         prompts = [self.data.prompt(record, rng, pictures=record.with_reference) for record in records]
@@ -274,7 +287,7 @@ class PlannerStage:
 
     def _questions(self) -> tuple[dict[str, float], list[tuple]]:
         rng = held_out_rng("questions")
-        asked = [grammar.sample_understanding(rng, split="held_out") for _ in range(self.settings.checks.questions)]
+        asked = [self.data.sample_understanding(rng, split="held_out") for _ in range(self.settings.checks.questions)]
         prompts = [self.data.picture_prompt(question, [scene]) for scene, question, _ in asked]
         answers = [self.tokenizer.decode(ids) for ids in self._continue(prompts, 64)]
         right = {"answers": [], "descriptions": []}
@@ -374,11 +387,26 @@ class PlannerData:
         """A story, and the scenes of the reference pictures that its request shows to the planner."""
         with_reference = rng.random() < self.settings.references
         pages = rng.choices((1, 2, 3), (6, 1, 1))[0] if split == "train" and rng.random() < self.settings.short_stories else None
-        record = grammar.sample_story(rng, split=split, with_reference=with_reference, num_images=pages,
-                                      two_heroes=rng.random() < self.settings.two_heroes)
+        record = self.sample_story(rng, split=split, with_reference=with_reference, num_images=pages,
+                                   two_heroes=rng.random() < self.settings.two_heroes)
         if with_reference and rng.random() < self.settings.reference_pictures:
             return record, self.portraits(record, rng)
         return record, []
+
+    def sample_story(self, rng: random.Random, **wishes) -> grammar.StoryRecord:
+        """As `grammar.sample_story`, in the part of the world that `data.species` names."""
+        return self._known(lambda: grammar.sample_story(rng, **wishes), lambda story: story.characters)
+
+    def sample_understanding(self, rng: random.Random, *, split: str = "train") -> tuple:
+        """As `grammar.sample_understanding`, in the part of the world that `data.species` names."""
+        return self._known(lambda: grammar.sample_understanding(rng, split=split), lambda drawn: _heroes_of(drawn[0]))
+
+    def _known(self, draw, characters_of):
+        species = self.settings.species
+        while True:
+            drawn = draw()
+            if not species or all(character.species in species for character in characters_of(drawn)):
+                return drawn
 
     def row_of_story(self, record: grammar.StoryRecord, prompt_scenes: list, rng: random.Random) -> Row:
         head = prompt_ids(self.tokenizer, self.tokens, record.request, [self.grid] * len(prompt_scenes))
@@ -392,14 +420,15 @@ class PlannerData:
         return self._row(head + answer, [IGNORED] * len(head) + labels, scenes, [1.0] * len(head) + weights)
 
     def understanding_row(self, rng: random.Random, *, split: str = "train") -> Row:
-        scene, question, answer = grammar.sample_understanding(rng, split=split)
+        scene, question, answer = self.sample_understanding(rng, split=split)
         head = prompt_ids(self.tokenizer, self.tokens, question, [self.grid])
         ids = encode(self.tokenizer, answer) + [self.tokens.eos]
         return self._row(head + ids, [IGNORED] * len(head) + ids, [scene])
 
     def caption_row(self, rng: random.Random) -> Row:
         hide = "identity" if rng.random() < 0.4 else "none"
-        text = captions.dense_prompt(splits.sample_scene(rng, split="train"), rng, hide=hide)
+        scene = self._known(lambda: splits.sample_scene(rng, split="train"), _heroes_of)
+        text = captions.dense_prompt(scene, rng, hide=hide)
         ids = [self.tokens.imagine, *encode(self.tokenizer, text), self.tokens.end_imagine, self.tokens.begin_of_image,
                self.tokens.eos]
         return self._row(ids, ids, [])
@@ -510,6 +539,10 @@ class PlannerData:
             patches, grids = image_patches(np.stack(pixels), self.vision_config)
             batch |= {"pixel_values": torch.from_numpy(patches), "image_grid_thw": torch.from_numpy(grids)}
         return batch
+
+
+def _heroes_of(scene: world.Scene) -> list[world.Character]:
+    return [figure.character for figure in scene.figures]
 
 
 def _on(batch: dict, device) -> dict:

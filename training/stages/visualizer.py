@@ -258,7 +258,8 @@ class VisualizerStage:
         with torch.autocast(self.device.type, torch.bfloat16), torch.compiler.set_stance("force_eager"):
             return self._gaps() | self._read_samples()
 
-    def _gaps(self, count: int = 48) -> dict[str, float]:
+    def _gaps(self) -> dict[str, float]:
+        count = self.settings.sample.gaps
         rng = step_rng(0, 0, "visualizer held out")
         numbers = {}
         for kind in KINDS:

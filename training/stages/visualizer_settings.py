@@ -95,6 +95,7 @@ class FlowSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSettings:
     count: int = 24  # pictures of each kind that the oracle reader reads at every evaluation
+    gaps: int = 48  # held-out shots of each kind whose errors, and wrong-word and wrong-reference gaps, are measured then
     steps: int = 16
     text_guidance: float = 2.5
     reference_guidance: float = 1.5

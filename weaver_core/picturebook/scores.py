@@ -136,7 +136,7 @@ def _shows(found: dict, story) -> bool:
 # ---- pictures
 
 
-def _draw(planner, visualizer, prompt: str, references=(), seed: int = 0):
+def draw_prompt(planner, visualizer, prompt: str, references=(), seed: int = 0):
     """One picture the way a plan of one image is drawn."""
     from ..plan import ImageSegment, Plan
     from ..request import ReferenceImage, Request
@@ -156,7 +156,7 @@ def _text_to_image(planner, visualizer, count: int, on_progress: Progress) -> di
     hits = dict.fromkeys(("t2i_place_time", "t2i_hero_colour", "t2i_wearable_prop"), 0)
     for index in range(count):
         shot = sample_shot(rng, "t2i", split="held_out")
-        seen = reader.compare(reader.read(_draw(planner, visualizer, shot.prompt, seed=index)), shot.scene)
+        seen = reader.compare(reader.read(draw_prompt(planner, visualizer, shot.prompt, seed=index)), shot.scene)
         hits["t2i_place_time"] += seen["place"] and seen["time"]
         hits["t2i_hero_colour"] += seen["species"] and seen["colour"]
         hits["t2i_wearable_prop"] += seen["wearable"] and seen["prop"]
@@ -170,7 +170,7 @@ def _identity(planner, visualizer, kind: str, count: int, on_progress: Progress)
     hits = 0
     for index in range(count):
         shot = sample_shot(rng, kind, split="held_out")
-        image = _draw(planner, visualizer, shot.prompt, [render(scene) for scene in shot.references], seed=index)
+        image = draw_prompt(planner, visualizer, shot.prompt, [render(scene) for scene in shot.references], seed=index)
         seen = reader.compare(reader.read(image), shot.scene)
         hits += seen["species"] and seen["colour"] and seen["wearable"]
         on_progress("one reference" if kind == "si2i" else "two references", index + 1, count)
