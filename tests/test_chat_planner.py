@@ -215,6 +215,7 @@ def test_an_excluded_word_gets_no_gradient_and_takes_no_probability(monkeypatch)
         assert torch.allclose(loss[[0, 1, 3, 4]], whole[[0, 1, 3, 4]])
 
 
+@pytest.mark.clock
 def test_packing_reads_at_least_half_as_many_tokens_again_in_the_same_time(tmp_path, stories):
     """Mixed lengths, as plans and short answers are. The same sequences, one run: packed against a row each."""
     stage = stage_of(settings(tmp_path, tiny_chat_models.writing(tmp_path / "wider", width=128), stories))

@@ -420,6 +420,7 @@ def test_the_sign_test_is_exact(a, b, p):
 # ---- speed and weight
 
 
+@pytest.mark.clock
 def test_512_prompts_of_4_images_are_reported_in_time(tmp_path):
     """CPU time, for the machine may be busy; two systems, five dimensions, three metrics with values for images."""
     for n in range(8):

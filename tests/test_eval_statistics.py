@@ -163,6 +163,7 @@ def test_nothing_judged_is_said():
         summarize([prompt("a")], [])
 
 
+@pytest.mark.clock
 def test_512_prompts_with_4_images_are_summarised_and_compared_in_seconds(tmp_path):
     rng = np.random.default_rng(0)
     prompts = [prompt(f"p{n}", category=f"c{n % 14}", lang="zh" if n % 7 == 0 else "en") for n in range(512)]

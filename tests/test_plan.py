@@ -258,6 +258,7 @@ def test_an_id_used_twice_is_changed_and_said():
     assert "used twice" in warnings[0].message
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(
     "unit", ["a < b & c ", "<imagine>", "</imagine>", "<imagine>x</imagine>", "&", "<", "\n", '<imagine a="', "<cast name="]
 )
@@ -269,6 +270,7 @@ def test_ten_megabytes_of_anything_are_read_in_seconds(unit):
     assert len(plan.segments) <= 10_000 and len(warnings) <= 1_000
 
 
+@pytest.mark.clock
 def test_a_long_stream_of_tiny_pieces_takes_linear_time():
     def seconds(length):
         parser = IncrementalParser()

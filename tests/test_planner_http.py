@@ -160,6 +160,7 @@ HANGS = {
 }  # fmt: skip
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("reply", HANGS.values(), ids=HANGS)
 def test_a_server_that_hangs_is_not_waited_for_longer_than_said(server, reply):
     server.replies = [reply]
@@ -168,6 +169,7 @@ def test_a_server_that_hangs_is_not_waited_for_longer_than_said(server, reply):
     assert time.monotonic() - begun < 3
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("reply", HANGS.values(), ids=HANGS)
 def test_a_server_that_hangs_can_be_left_at_once(server, reply):
     server.replies = [reply]

@@ -236,6 +236,7 @@ def test_a_prompt_that_does_not_fit_is_refused(planner):
 # ---- speed
 
 
+@pytest.mark.clock
 def test_streaming_costs_little_beside_generating(tmp_path):
     """At most 5 % above a bare `generate` of as many tokens, with a model of some ten milliseconds per token. Of one thread's
     processor time, which other programs change least (several threads would add what they spend waiting for each other);

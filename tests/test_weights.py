@@ -54,6 +54,7 @@ def test_the_same_seed_weaves_the_same_story_and_another_seed_another(model, sto
     assert all(np.array_equal(a, b) for a, b in zip(again, story[1]))
 
 
+@pytest.mark.clock
 def test_eight_cached_references_cost_less_than_half_a_step():
     assert step_ratio_1b(pairs=3) <= 1.5
 
