@@ -6,16 +6,43 @@ ask for the same may look the same, and the picture-book's planner does ask for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from .errors import StoryError
 from .picturebook.captions import parse_dense_prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from .plan import ImageSegment, Plan
+    from .story import Story
+
 BLANK, GRID, COPY_OF = "blank", "grid", "copy of "  # what `Rendering.fault` holds; a copy is followed by a segment id
 _SEVERITY = (BLANK, GRID, "copy", "")  # the worst first
+
+
+class FaultFinder:
+    """Finds the faults of a story's pages. Of earlier pages it remembers the fingerprints (3 KB each), not the pictures."""
+
+    def __init__(self):
+        self._fingerprints: dict[str, object] = {}  # by the image's key
+
+    def find(self, image: Image, segment: ImageSegment, plan: Plan, story: Story) -> str:
+        """The fault of a segment's image beside the pages before it, "" when it looks right."""
+        return find_fault(image, segment.prompt, self._earlier(segment, plan, story))
+
+    def _earlier(self, segment: ImageSegment, plan: Plan, story: Story) -> Iterator[tuple[str, str, object]]:
+        for other in plan.images:
+            if other.id == segment.id:
+                return
+            if rendering := story.renderings.get(other.id):
+                if rendering.image_key not in self._fingerprints:
+                    try:
+                        self._fingerprints[rendering.image_key] = print_of(story.image(other.id))
+                    except StoryError:
+                        continue  # a lost page is told where it is needed; this one can be drawn without
+                yield other.id, other.prompt, self._fingerprints[rendering.image_key]
 
 
 def find_fault(image: Image, prompt: str, earlier: Iterable[tuple[str, str, object]]) -> str:

@@ -6,13 +6,13 @@ what there was.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import Cancelled, StoryError, reason
 from .events import Event, ImageJudged, Warning
-from .picture_faults import fault_sentence, find_fault, is_better, print_of
+from .picture_faults import FaultFinder, fault_sentence, is_better
 from .pictures import image_key
 from .plan import ImageSegment, image_seed
 from .references import ReferenceChoice
@@ -48,7 +48,7 @@ class Redraws:
     def __init__(self, painter: Painter, critic: Critic | None):
         self.painter = painter
         self.critic = critic
-        self._fingerprints: dict[str, object] = {}  # by the image's key
+        self._faults = FaultFinder()
 
     def draw(self, drawing: Drawing) -> Generator[Event, None, tuple[Image, Rendering]]:
         """The image and its rendering. One that looks wrong is drawn once more, and the better of the two is taken."""
@@ -57,16 +57,13 @@ class Redraws:
         fault = self._fault(segment, image)
         redrawn, seed = fault, None
         if fault:
-            message = f"{fault_sentence(segment.id, fault)}; it is drawn once more with another seed"
-            yield Warning(message=message, segment_id=segment.id)
-            again = image_seed(shot.seed, "redraw")
+            yield Warning(message=redraw_sentence(segment.id, fault), segment_id=segment.id)
+            again = seed_after_fault(shot.seed)
             second = yield from self._tried(segment, self.painter.draw(segment, replace(shot, seed=again)))
             if second is not None and is_better(second_fault := self._fault(segment, second), fault):
                 image, fault, seed = second, second_fault, again
         if fault:
-            both = " in both drawings" if second is not None else ""
-            message = f"{fault_sentence(segment.id, fault)}{both}; it is kept and marked. Another seed or prompt may help"
-            yield Warning(message=message, segment_id=segment.id)
+            yield Warning(message=kept_sentence(segment.id, fault, twice=second is not None), segment_id=segment.id)
         return image, replace(drawing.rendering, image_key=image_key(image), fault=fault, redrawn=redrawn, drawn_seed=seed)
 
     def judged(self, drawing: Drawing, image: Image) -> Generator[Event, None, tuple[Image, Rendering]]:
@@ -112,11 +109,11 @@ class Redraws:
         except Exception as error:
             self.painter.cancel.check()
             self.critic = None
-            yield Warning(message=f"the critic cannot judge: {reason(error)}. Pictures are kept as they are drawn", segment_id=segment.id)
+            yield Warning(message=critic_fails_sentence(error), segment_id=segment.id)
             return None
         self.painter.cancel.check()
         if verdict is None:
-            yield Warning(message=f"the critic's answer about {segment.id} is no verdict; the picture is kept", segment_id=segment.id)
+            yield Warning(message=no_verdict_sentence(segment.id), segment_id=segment.id)
         return verdict
 
     def _draw_reworded(self, drawing: Drawing, prompt: str, attempt: int) -> Generator[Event, None, tuple[Image, Rendering]]:
@@ -125,31 +122,53 @@ class Redraws:
         The rendering keeps prompt, seed and key of the segment: it is the answer to those, however it came about.
         """
         segment, rendering = drawing.segment, drawing.rendering
-        try:
-            reworded = replace(segment, prompt=prompt or segment.prompt)
-        except ValueError:
-            reworded = segment  # words that no plan may hold
-        history = tuple(item.replace(segment.prompt, reworded.prompt) if isinstance(item, str) else item for item in drawing.history)
-        seed = image_seed(rendering.seed, f"critic {attempt}")
-        told = replace(rendering, prompt=self.painter.words(reworded, drawing.choices), seed=seed)
-        shot = self.painter.shot(replace(drawing, segment=reworded, rendering=told, history=history))
+        other = reworded(segment, prompt)
+        history = tuple(item.replace(segment.prompt, other.prompt) if isinstance(item, str) else item for item in drawing.history)
+        seed = seed_of_wish(rendering.seed, attempt)
+        told = replace(rendering, prompt=self.painter.words(other, drawing.choices), seed=seed)
+        shot = self.painter.shot(replace(drawing, segment=other, rendering=told, history=history))
         image = yield from self.painter.draw(segment, shot)
-        drawn_prompt = "" if reworded.prompt == segment.prompt else reworded.prompt
+        drawn_prompt = "" if other.prompt == segment.prompt else other.prompt
         drawn = {"fault": self._fault(segment, image), "drawn_seed": seed, "drawn_prompt": drawn_prompt}
         return image, replace(rendering, image_key=image_key(image), **drawn)
 
     def _fault(self, segment: ImageSegment, image: Image) -> str:
-        return find_fault(image, segment.prompt, self._earlier(segment)) if self.painter.settings.check_images else ""
+        return self._faults.find(image, segment, self.painter.plan, self.painter.story) if self.painter.settings.check_images else ""
 
-    def _earlier(self, segment: ImageSegment) -> Iterator[tuple[str, str, object]]:
-        """Id, dense prompt and fingerprint of the images before this one; a fingerprint has 3 KB, the image is not kept."""
-        for other in self.painter.plan.images:
-            if other.id == segment.id:
-                return
-            if rendering := self.painter.story.renderings.get(other.id):
-                if rendering.image_key not in self._fingerprints:
-                    try:
-                        self._fingerprints[rendering.image_key] = print_of(self.painter.story.image(other.id))
-                    except StoryError:
-                        continue  # a lost page is told where it is needed; this one can be drawn without
-                yield other.id, rendering.prompt, self._fingerprints[rendering.image_key]
+
+# ---- what redraws in a graph of nodes share with these (visualizers/graph/attempts.py)
+
+
+def seed_after_fault(seed: int) -> int:
+    """The seed of the drawing that follows one that looks wrong."""
+    return image_seed(seed, "redraw")
+
+
+def seed_of_wish(seed: int, number: int) -> int:
+    """The seed of the n-th drawing that the critic asks for."""
+    return image_seed(seed, f"critic {number}")
+
+
+def redraw_sentence(segment_id: str, fault: str) -> str:
+    return f"{fault_sentence(segment_id, fault)}; it is drawn once more with another seed"
+
+
+def kept_sentence(segment_id: str, fault: str, *, twice: bool) -> str:
+    both = " in both drawings" if twice else ""
+    return f"{fault_sentence(segment_id, fault)}{both}; it is kept and marked. Another seed or prompt may help"
+
+
+def critic_fails_sentence(error: Exception) -> str:
+    return f"the critic cannot judge: {reason(error)}. Pictures are kept as they are drawn"
+
+
+def no_verdict_sentence(segment_id: str) -> str:
+    return f"the critic's answer about {segment_id} is no verdict; the picture is kept"
+
+
+def reworded(segment: ImageSegment, prompt: str) -> ImageSegment:
+    """The segment with the critic's dense prompt; as it is where there is none, or one that no plan may hold."""
+    try:
+        return replace(segment, prompt=prompt or segment.prompt)
+    except ValueError:
+        return segment
