@@ -147,7 +147,9 @@ FINDINGS = {finding.key: finding for finding in (
         arms={"T2I": "reference_data/t2i", "+ SI2I": "reference_data/t2i_si2i", "+ MI2I": "reference_data/t2i_si2i_mi2i"},
         plotted=("identity_1", "identity_2", "identity_3", "identity_4", "identity_two"),
         measures={"identity_1": "one hero, image 1", "identity_2": "image 2", "identity_3": "image 3", "identity_4": "image 4",
-                  "identity_one": "one hero, mean", "identity_two": "two heroes", "t2i_error": "text-to-image error at time 0.9"},
+                  "identity_one": "one hero, mean", "identity_two": "two heroes",
+                  "gap_si2i_wrong_reference": "gap, wrong reference", "gap_mi2i_wrong_reference": "gap, two wrong references",
+                  "gap_mi2i_swapped": "gap, swapped references", "t2i_error": "text-to-image error"},
         claims=(
             Claim(text="single-image reference data makes the hero stay the same (mean over four images)", unit="share",
                   higher=("reference_data/t2i_si2i", "identity_one"), lower=("reference_data/t2i", "identity_one")),

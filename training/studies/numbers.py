@@ -52,6 +52,7 @@ class Claim:
 
     difference  "higher" - "lower" per seed, both names of (arm, measure)
     above       the bound: 0, or below 0 where the claim is that something is *kept*
+    if_not      what may be behind it where the claim does not hold here; shown only then
     """
 
     text: str
@@ -59,6 +60,7 @@ class Claim:
     higher: tuple[str, str]
     lower: tuple[str, str]
     above: float = 0.0
+    if_not: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ def _record(study: Study, finding: Finding, seeds: int) -> dict | None:
     verdicts = [judge(claim, values) for claim in finding.claims]
     bases = {name: results[name][0] for name in names if ARMS[name].is_base}
     return {
-        "seeds": whole, "scale": study.scale, "interval": _listed(verdicts[0].interval), "reproduced": all(v.reproduced for v in verdicts),
+        "seeds": whole, "num_seeds": len(whole), "scale": study.scale, "interval": _listed(verdicts[0].interval), "reproduced": all(v.reproduced for v in verdicts),
         "claims": [_claim(verdict) for verdict in verdicts],
         "values": values,
         "steps": {name: found[0]["steps"] for name, found in own.items()} | {name: base["steps"] for name, base in bases.items()},
@@ -132,7 +132,7 @@ def _section(finding: Finding, record: dict) -> list[str]:
         interval = "one seed: none" if claim["interval"] is None else "{:+.4f} to {:+.4f}".format(*claim["interval"])
         lines.append(f"| {claim['text']} ({claim['unit']}) | {claim['mean']:+.4f} | {interval} | {claim['above']:g} | {claim['verdict']} |")
     names = list(finding.measures.values())
-    lines += ["", *(f"* {_sentence(claim)}" for claim in record["claims"]), "",
+    lines += ["", *(f"* {_sentence(claim, told.if_not)}" for claim, told in zip(record["claims"], finding.claims)), "",
               f"| arm (mean, interval over {len(record['seeds'])} seeds) | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for label, name in finding.arms.items():
         lines.append(f"| {label} | " + " | ".join(_cell(record["values"][name], measure) for measure in finding.measures) + " |")
@@ -144,16 +144,18 @@ def _section(finding: Finding, record: dict) -> list[str]:
             f"Seconds of training on a shared core, in the mean: {seconds}."]
 
 
-def _sentence(claim: dict) -> str:
-    """What came out, in words."""
+def _sentence(claim: dict, if_not: str) -> str:
+    """What came out, in words, and where it is not what the paper says what may be behind that."""
     if claim["interval"] is None:
         return f"{claim['text'].capitalize()}: one seed says nothing of chance."
     size = f"by {claim['mean']:+.3f}, and between {claim['interval'][0]:+.3f} and {claim['interval'][1]:+.3f} with 95 % confidence"
     if claim["verdict"] == "reproduced":
         return f"Reproduced: {claim['text']} ({size})."
     if claim["verdict"] == "contradicted":
-        return f"Not reproduced: here it is the other way round. The claim was that {claim['text']}; the difference is {size}."
-    return (f"Not reproduced: the interval holds {claim['above']:g}, so these seeds and steps do not decide whether {claim['text']} ({size}).")
+        told = f"Not reproduced: here it is the other way round. The claim was that {claim['text']}; the difference is {size}."
+    else:
+        told = f"Not reproduced: the interval holds {claim['above']:g}, so these seeds and steps do not decide whether {claim['text']} ({size})."
+    return f"{told} {if_not}".rstrip()
 
 
 def _cell(values: dict, measure: str) -> str:
