@@ -78,22 +78,26 @@ def test_the_reference_tells_type_default_and_meaning():
         TrainConfig, "train.")
 
 
-@pytest.mark.parametrize("name", ["ddp", "one_gpu"])
-def test_accelerate_reads_its_shipped_configs(name):
+@pytest.mark.parametrize(("name", "count"), [("ddp", 8), ("fsdp2", 8), ("ddp_cpu", 2), ("one_gpu", 1)])
+def test_accelerate_reads_its_shipped_configs(name, count):
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
-    assert config.num_processes == (8 if name == "ddp" else 1) and config.mixed_precision == "no"
+    assert config.num_processes == count and config.mixed_precision == "no"
 
 
 @pytest.mark.parametrize(("variable", "value", "told"), [
-    ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed.*ddp.yaml"), ("ACCELERATE_USE_FSDP", "true", "FSDP.*ddp.yaml"),
+    ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed.*fsdp2.yaml"), ("ACCELERATE_USE_FSDP", "true", "FSDP version 1.*fsdp_version: 2"),
+    ("FSDP_OFFLOAD_PARAMS", "true", "fsdp_offload_params"), ("FSDP_ACTIVATION_CHECKPOINTING", "true", "train.activation_checkpointing"),
     ("ACCELERATE_MIXED_PRECISION", "fp16", "65,504")])
 def test_an_engine_that_would_be_ignored_is_refused(monkeypatch, variable, value, told):
     import torch
 
     from training.distributed import World
 
+    if variable.startswith("FSDP_"):
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+        monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=told):
         World(torch.device("cpu"))

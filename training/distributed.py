@@ -1,9 +1,9 @@
-"""Several processes that train one model: every step's micro-batches are shared out, gradients are summed.
+"""Several processes that train one model: who they are, and how they share out a step's micro-batches.
 
-`torchrun --standalone --nproc-per-node N training/train.py CONFIG` (on GPUs also `accelerate launch`, with a file of
-`training/configs/accelerate/`) starts the processes and says by the environment who is who. Which micro-batch is drawn from which
+`torchrun --standalone --nproc-per-node N training/train.py CONFIG`, or `accelerate launch` with a file of
+`training/configs/accelerate/`, starts the processes and says by the environment who is who. Which micro-batch is drawn from which
 random numbers does not depend on the number of processes, so N processes take the steps that one process takes, up to the order
-of sums.
+of sums. How they keep the weights is told in `engines.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.config import NO_FP16
 
@@ -35,6 +35,11 @@ class World:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
     @property
+    def shards(self) -> bool:
+        """Whether the launcher asks for FSDP: every process keeps a part of each weight."""
+        return _is_set("ACCELERATE_USE_FSDP")
+
+    @property
     def is_first(self) -> bool:
         """The process that writes files, looks at samples and talks."""
         return self.rank == 0
@@ -48,21 +53,6 @@ class World:
             raise ValueError(f"train.accumulate is {accumulate}, but {self.size} processes share the work; "
                              f"set it to a multiple of {self.size}")
         return range(self.rank, accumulate, self.size)
-
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in messages of a bounded size: a copy of them all would not fit beside a large model."""
-        if self.size == 1:
-            return
-        gradients = []
-        for parameter in parameters:
-            if parameter.grad is None:  # unused on this process's micro-batches, but perhaps not on another's
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-        for message in messages(gradients, MESSAGE_BYTES):
-            flat = torch.cat([gradient.flatten() for gradient in message])
-            dist.all_reduce(flat)
-            for gradient, total in zip(message, flat.split([gradient.numel() for gradient in message])):
-                gradient.copy_(total.view_as(gradient))
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a number over all processes."""
@@ -87,14 +77,26 @@ class World:
 
 
 def _refuse_what_would_be_ignored() -> None:
-    """`accelerate launch` asks by the environment for engines that only its own Accelerator would start. Raises ValueError."""
-    for variable, engine in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")):
-        if os.environ.get(variable, "").lower() in ("true", "1"):
-            raise ValueError(f"accelerate was set up for {engine}, which this trainer does not use: it keeps the whole model on every card "
-                             f"and shares out the batches. Launch it with training/configs/accelerate/ddp.yaml; where the model is too "
-                             f"large for that, train a LoRA or QLoRA, or set optimizer.eight_bit and train.activation_checkpointing")
+    """`accelerate launch` asks by the environment for what only its own Accelerator would do. Raises ValueError."""
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        raise ValueError("accelerate was set up for DeepSpeed, which this trainer does not use: its sharded engine is FSDP2. Launch it with "
+                         "training/configs/accelerate/fsdp2.yaml, or with ddp.yaml where a card holds the whole model")
+    if _is_set("ACCELERATE_USE_FSDP"):
+        if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+            raise ValueError(f"accelerate was set up for FSDP version {version}, which mixes trained and frozen weights; set fsdp_version: 2, "
+                             "as training/configs/accelerate/fsdp2.yaml does")
+        if _is_set("FSDP_OFFLOAD_PARAMS"):
+            raise ValueError("accelerate was set up with fsdp_offload_params, which this trainer does not do: set it to false, and share the "
+                             "weights out among more cards, or train a LoRA")
+        if _is_set("FSDP_ACTIVATION_CHECKPOINTING"):
+            raise ValueError("accelerate was set up with fsdp_activation_checkpointing: set it to false, and train.activation_checkpointing to "
+                             "true in the config, which does the same")
     if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "fp16":
         raise ValueError(f"accelerate was set up for fp16: {NO_FP16}. Set mixed_precision to no")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("true", "1")
 
 
 def messages(tensors: Iterable[Tensor], most: int) -> Iterator[list[Tensor]]:

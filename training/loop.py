@@ -23,9 +23,10 @@ from training.checkpoints import (Snapshot, load_checkpoint, newest_checkpoint, 
 from training.config import OptimizerConfig, RunConfig
 from training.distributed import World
 from training.ema import Ema
+from training.engines import build_engine
 from training.metrics import Meters, MetricsFile, Speed, amount_of, as_duration
 from training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
-from training.stages import Stage
+from training.stages import Stage, build_stage
 from training.trackers import Trackers
 
 log = logging.getLogger("training")
@@ -49,15 +50,12 @@ class Trainer:
         self.share = world.share(config.train.accumulate)
         self.step = 0
         self.seconds = 0.0  # of training so far, over all sittings
-        self.parameters = {f"{part}.{name}": p for part, module in stage.trainable.items()
-                           for name, p in module.named_parameters() if p.requires_grad}
-        if not self.parameters:
+        self.engine = build_engine(stage, world, lambda: build_stage(
+            config.stage, config.settings, seed=config.train.seed, run_dir=self.run_dir, device=device))
+        if not self.engine.parameters:
             raise ValueError(f"the stage {config.stage} has no trainable parameters")
-        # Frozen weights inside a trained module (the base of a LoRA) are not kept: they come from where they came from.
-        self.buffers = {f"{part}.{name}": b for part, module in stage.trainable.items() for names in [dict(module.named_buffers())]
-                        for name, b in module.state_dict().items() if name in names}
-        self.optimizers = build_optimizers(self.parameters, config.optimizer)
-        self.ema = Ema(self.parameters, config.train.ema_decay)
+        self.optimizers = build_optimizers(self.engine.parameters, config.optimizer, self.engine)
+        self.ema = Ema(self.engine.parameters, config.train.ema_decay)
         self.metrics = MetricsFile(self.run_dir)
         self.trackers = Trackers(config.train.trackers if world.is_first else (), config.name, self.run_dir, config.to_json())
 
@@ -86,7 +84,8 @@ class Trainer:
                     self._write_metrics(row)
                     bar.set_postfix_str(_said(row))
                 minutes = (time.monotonic() - last_save_s) / 60
-                if self.step % train.checkpoint_every_steps == 0 or minutes >= train.checkpoint_every_minutes:
+                # Clocks differ a little, and all processes must save or none.
+                if self.step % train.checkpoint_every_steps == 0 or self.world.any(minutes >= train.checkpoint_every_minutes):
                     self.save()
                     last_save_s, saved_step = time.monotonic(), self.step
                 if self.step % train.evaluate_every == 0 and self.step < train.steps:
@@ -130,7 +129,7 @@ class Trainer:
                 amounts[unit] = amounts.get(unit, 0) + count
             batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.autocast):
-                loss, logs = self.stage.loss(batch)
+                loss, logs = self.engine.loss(batch)
             loss = loss / self.config.train.accumulate
             loss.backward()
             losses[index] = loss.detach()
@@ -138,8 +137,8 @@ class Trainer:
         total = self.world.sum(total)
         if not torch.isfinite(total):
             self._stop(f"the loss is {total.item()}", [index for index, loss in losses.items() if not torch.isfinite(loss)])
-        self.world.sum_gradients(self.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.optimizer.clip)
+        self.engine.finish_gradients()
+        norm = self.engine.clip(self.config.optimizer.clip)
         if not torch.isfinite(norm):
             self._stop(f"the gradient norm is {norm.item()} at a loss of {total.item():.4g}", indices)
         for optimizer in self.optimizers:
@@ -157,27 +156,27 @@ class Trainer:
 
     def look(self) -> None:
         """Held-out numbers, samples and an export under the averaged weights; training's random states stay as they are."""
-        if not self.world.is_first:
-            return
-        with preserved_random_state(), self.ema.applied(), torch.no_grad():
-            for module in self.stage.trainable.values():
+        with preserved_random_state(), self.engine.looking(self.ema) as stage, torch.no_grad():
+            if stage is None:  # the first process looks
+                return
+            for module in stage.trainable.values():
                 module.eval()
-            row = {f"held_out/{name}": value for name, value in self.stage.evaluate().items()}
+            row = {f"held_out/{name}": value for name, value in stage.evaluate().items()}
             self._write_metrics(row)
             log.info("step %d: %s", self.step, ", ".join(f"{k.removeprefix('held_out/')} {v:.4g}" for k, v in row.items()))
             try:
                 folder = self.run_dir / "samples" / f"step_{self.step:08d}"
                 folder.mkdir(parents=True, exist_ok=True)
-                self.stage.samples(folder)
+                stage.samples(folder)
             except Exception:  # a picture that fails must not end a training of hours
                 log.exception("samples failed; training goes on")
-            self._export()
+            self._export(stage)
 
-    def _export(self) -> None:
+    def _export(self, stage: Stage) -> None:
         target, staging = self.run_dir / "export", self.run_dir / "export.tmp"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        self.stage.export(staging)
+        stage.export(staging)
         old = self.run_dir / "export.old"
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
@@ -191,12 +190,14 @@ class Trainer:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
+        kept = {"weights": self.engine.gathered(self.engine.parameters), "ema": self.engine.gathered(self.ema.shadow),
+                "optimizer": self.engine.gathered(optimizer_tensors(self.optimizers, self.engine.parameters))}
         if not self.world.is_first:
             return
         tensors, states = random_state()
         snapshot = Snapshot(
-            tensors={"weights": {**self.parameters, **self.buffers}, "ema": self.ema.shadow, "random": tensors,
-                     "optimizer": optimizer_tensors(self.optimizers, self.parameters)},
+            tensors={"weights": {**kept["weights"], **self.engine.buffers}, "ema": kept["ema"], "random": tensors,
+                     "optimizer": kept["optimizer"]},
             state={"step": self.step, "seconds": self.seconds, "ema_updates": self.ema.updates, "random": states,
                    "config": self.config.to_json()})
         save_checkpoint(self.run_dir, self.step, snapshot, keep=self.config.train.keep_checkpoints)
@@ -204,11 +205,12 @@ class Trainer:
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint folder: weights, optimizer, EMA, random states, counters."""
-        snapshot = load_checkpoint(folder, self.device)
-        values = {**self.parameters, **self.buffers}
-        _copy(values, snapshot.tensors["weights"], folder)
-        _copy(self.ema.shadow, snapshot.tensors["ema"], folder)
-        load_optimizer_tensors(self.optimizers, self.parameters, snapshot.tensors["optimizer"])
+        snapshot = load_checkpoint(folder, self.engine.reads_to)
+        for name, targets in (("weights", {**self.engine.parameters, **self.engine.buffers}), ("ema", self.ema.shadow)):
+            _check_fit({key: self.engine.shapes[key] for key in targets}, snapshot.tensors[name], folder)
+            for key, value in self.engine.parted(snapshot.tensors[name]).items():
+                targets[key].copy_(value)
+        load_optimizer_tensors(self.optimizers, self.engine.parameters, self.engine.parted(snapshot.tensors["optimizer"]))
         self.step, self.seconds = snapshot.state["step"], snapshot.state["seconds"]
         self.ema.updates = snapshot.state["ema_updates"]
         restore_random_state(snapshot.tensors["random"], snapshot.state["random"])
@@ -296,13 +298,13 @@ def preserved_random_state():
         restore_random_state(tensors, state)
 
 
-def _copy(targets: dict[str, torch.Tensor], values: dict[str, torch.Tensor], folder: Path) -> None:
-    missing, foreign = sorted(set(targets) - set(values)), sorted(set(values) - set(targets))
+def _check_fit(shapes: dict[str, torch.Size], values: dict[str, torch.Tensor], folder: Path) -> None:
+    """ValueError if a checkpoint's tensors are not those of this config."""
+    missing, foreign = sorted(set(shapes) - set(values)), sorted(set(values) - set(shapes))
     if missing or foreign:
         raise ValueError(f"{folder} does not fit this config: missing {missing[:3]}, unknown {foreign[:3]}; "
                          f"use the config of that run, or --fresh")
-    for name, target in targets.items():
-        if target.shape != values[name].shape:
+    for name, shape in shapes.items():
+        if shape != values[name].shape:
             raise ValueError(f"{folder}: {name} has shape {tuple(values[name].shape)}, this config needs "
-                             f"{tuple(target.shape)}; use the config of that run, or --fresh")
-        target.copy_(values[name])
+                             f"{tuple(shape)}; use the config of that run, or --fresh")

@@ -8,12 +8,31 @@ from training.config import OptimizerConfig
 from weaver_core.model.checkpoint import has_fast_bf16
 
 
-def build_optimizers(parameters: dict[str, torch.nn.Parameter], config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+class Whole:
+    """Parameters that are whole where they are. An engine whose processes keep parts of them says here how parts make a whole."""
+
+    is_whole = True
+
+    def whole(self, parameter: torch.nn.Parameter, part: torch.Tensor) -> torch.Tensor:
+        """The tensor of which every process gives its part, cut as the parameter is."""
+        return part
+
+    def part(self, parameter: torch.nn.Parameter, whole: torch.Tensor) -> torch.Tensor:
+        """The inverse of `whole`: what of a tensor belongs to this process."""
+        return whole
+
+
+def build_optimizers(parameters: dict[str, torch.nn.Parameter], config: OptimizerConfig, cut=Whole()) -> list[torch.optim.Optimizer]:
     """Optimizers that share all parameters among them; weights with two or more axes decay, vectors do not.
 
     With `config.muon`, matrices take orthogonalised steps (Muon), scaled to the size of AdamW's so that one learning rate
     serves both. Embeddings, heads and modulation stay with AdamW: their rows are words, pixels or times, not directions. Our choice.
+
+    cut   how parts of parameters make a whole: an engine (`engines.py`), or `Whole`
     """
+    if config.eight_bit and not cut.is_whole:
+        raise ValueError("optimizer.eight_bit keeps a scale for every 256 numbers of a whole weight, and FSDP cuts weights elsewhere; set it "
+                         "to false: moments in parts take less than 8-bit ones from four processes on")
     hidden = {name for name, p in parameters.items()
               if config.muon and p.ndim == 2 and not any(part in name for part in ("embed", "lm_head", "patch_", "modulation", "table"))}
     rest = {name: p for name, p in parameters.items() if name not in hidden}
@@ -25,7 +44,7 @@ def build_optimizers(parameters: dict[str, torch.nn.Parameter], config: Optimize
         else torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)]
     if hidden:
         optimizers.append(Muon([parameters[name] for name in parameters if name in hidden], lr=config.lr,
-                               weight_decay=config.weight_decay))
+                               weight_decay=config.weight_decay, cut=cut))
     return optimizers
 
 
@@ -56,7 +75,8 @@ class Muon(torch.optim.Optimizer):
     COEFFICIENTS = (3.4445, -4.7750, 2.0315)
     STEPS = 5
 
-    def __init__(self, parameters, *, lr: float, weight_decay: float, momentum: float = 0.95):
+    def __init__(self, parameters, *, lr: float, weight_decay: float, momentum: float = 0.95, cut=Whole()):
+        self.cut = cut
         super().__init__(parameters, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
 
     @torch.no_grad()
@@ -68,9 +88,9 @@ class Muon(torch.optim.Optimizer):
                     continue
                 momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                 momentum.lerp_(p.grad, 1 - group["momentum"])
-                update = self.orthogonal(p.grad.lerp(momentum, group["momentum"]))
+                update = self.orthogonal(self.cut.whole(p, p.grad.lerp(momentum, group["momentum"])))  # rows alone have other directions
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape) ** 0.5)
+                p.add_(self.cut.part(p, update), alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
         return loss
 
     @classmethod

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import log
 from pathlib import Path
 
+from training.record_shards import shards_of
 from training.records import objects_of, picture_size, raise_all
 from weaver_core.errors import InputError
 
@@ -37,16 +38,20 @@ class PictureRecord:
 
 
 def read_picture_folder(source: str | Path, *, most_references: int = 4) -> list[PictureRecord]:
-    """The records of a folder.
+    """The records of a folder: of its `metadata.jsonl`, of its shards (`record_shards.py`; also one file, or `folder/*.parquet`), or captions.
 
     Raises   InputError with all that is wrong, each with its file (and line)
     """
-    folder = Path(source)
+    shards = shards_of(Path(source))
+    folder = shards[0].parent if shards else Path(source)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give one with pictures, and a caption beside each (robin.jpg, robin.txt)")
     problems: list[str] = []
     lines = folder / "metadata.jsonl"
-    found = _from_lines(lines, problems) if lines.is_file() else _from_captions(folder, problems)
+    if shards and not lines.is_file():
+        found = [entry for shard in shards for entry in _from_lines(shard, problems)]
+    else:
+        found = _from_lines(lines, problems) if lines.is_file() else _from_captions(folder, problems)
     records = [record for entry in found if (record := _checked(folder, *entry, most_references, problems)) is not None]
     raise_all(problems)
     if not records:

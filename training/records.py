@@ -19,6 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.record_shards import ENDINGS, shard_objects, shards_of
 from weaver_core.errors import InputError
 from weaver_core.pictures import FORMATS, MAX_PIXELS, MIN_PICTURE_SIDE
 from weaver_core.plan import Plan, parse_markup
@@ -46,14 +47,14 @@ class PlannerRecord:
 
 
 def read_records(source: str | Path) -> list[PlannerRecord]:
-    """The records of a .jsonl file, or of all such files in a folder.
+    """The records of a .jsonl file or of shards (`record_shards.py`), or of all such files in a folder (.jsonl before shards).
 
     Raises   InputError with all that is wrong, each with file and line
     """
     source = Path(source)
-    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+    files = (sorted(source.glob("*.jsonl")) or shards_of(source)) if source.is_dir() else shards_of(source) or [source]
     if not files:
-        raise InputError(f"the folder {source} holds no .jsonl file; write one record a line into {source / 'stories.jsonl'}")
+        raise InputError(f"the folder {source} holds no .jsonl, .parquet or .tar file; write one record a line into {source / 'stories.jsonl'}")
     records, problems = [], []
     for path in files:
         for where, data in objects_of(path, KEYS, problems):
@@ -89,7 +90,24 @@ def check_held_out(share: float) -> None:
 
 
 def objects_of(path: Path, keys: tuple[str, ...], problems: list[str]) -> Iterator[tuple[str, dict]]:
-    """The objects of a .jsonl file, each with its place (`stories.jsonl:4`). What is none, and unknown keys, become problems."""
+    """The objects of a .jsonl file or a shard, each with its place (`stories.jsonl:4`). What is none, and unknown keys, become problems."""
+    for where, data in _shard_objects(path, problems) if path.suffix in ENDINGS else _line_objects(path, keys, problems):
+        for key in data:
+            if key not in keys:
+                near = difflib.get_close_matches(key, keys, n=1)
+                problems.append(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(keys)}"))
+        yield where, data
+
+
+def _shard_objects(path: Path, problems: list[str]) -> Iterator[tuple[str, dict]]:
+    try:
+        for number, data in shard_objects(path):
+            yield f"{path}:{number}", data
+    except InputError as error:
+        problems.append(str(error))
+
+
+def _line_objects(path: Path, keys: tuple[str, ...], problems: list[str]) -> Iterator[tuple[str, dict]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
@@ -107,10 +125,6 @@ def objects_of(path: Path, keys: tuple[str, ...], problems: list[str]) -> Iterat
         if not isinstance(data, dict):
             problems.append(f"{where}: expected an object with {keys[0]} and {keys[1]}, got {type(data).__name__}")
             continue
-        for key in data:
-            if key not in keys:
-                near = difflib.get_close_matches(key, keys, n=1)
-                problems.append(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(keys)}"))
         yield where, data
 
 

@@ -80,6 +80,7 @@ def train(config: RunConfig, run_dir: Path, *, resume: str = "auto", fresh: bool
         for part, module in stage.trainable.items():
             checkpoint_activations(part, module)
     trainer = Trainer(stage, config, run_dir, device, world)
+    log.info("%s", trainer.engine)
     _report(stage, config, activations)
     if world.is_first:
         _report_changed_config(config, run_dir)

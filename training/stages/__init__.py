@@ -11,6 +11,8 @@ and a stage may offer, beyond the protocol below,
 
     prepare() -> lines of text                fills its caches before training, or for `--cache-only`
     names(index) -> lines of text             which samples a batch holds, for messages about it
+    layers: modules                           layers of its trained networks that every batch runs through exactly once, in this order:
+                                              where networks are sharded, such a layer is gathered by itself (`training/engines.py`)
 """
 
 from __future__ import annotations

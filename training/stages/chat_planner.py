@@ -108,8 +108,10 @@ class ChatPlannerStage:
                 parameter.requires_grad_(settings.model.train_vision or not _is_vision(name))
         self.model = model
         self.trainable, self.frozen = {"planner": model}, {}
+        language_model = getattr(self.base, "language_model", self.base)
+        self.layers = language_model.layers
         if settings.model.compile:
-            for layer in self.base.language_model.layers if hasattr(self.base, "language_model") else self.base.layers:
+            for layer in self.layers:
                 layer.compile(dynamic=not self.data.fills)
 
     def batch(self, index: int) -> dict:
