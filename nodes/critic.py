@@ -1,4 +1,4 @@
-"""Critic: who looks at every image that Visualize Plan draws, and how often one may be drawn again."""
+"""Critic: who looks at every image that is drawn, and how often one may be drawn again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WeaverCritic(io.ComfyNode):
             node_id="WeaverCritic",
             display_name=NODE,
             category=CATEGORY,
-            description="A model that sees looks at every image that Visualize Plan draws: number of characters, looks, scene, collage, "
+            description="A model that sees looks at every image that is drawn: number of characters, looks, scene, collage, "
             "stray letters. What it finds wrong is drawn again in its words, and the best picture is kept.",
             search_aliases=["judge", "quality check", "redraw", "vlm check", "image critic", "review"],
             inputs=[
@@ -61,7 +61,7 @@ class WeaverCritic(io.ComfyNode):
                 io.Clip.Input("clip", optional=True,
                               tooltip="Instead of the above: a text encoder that can write and see, such as qwen3vl_4b. Needs ComfyUI 0.26."),
             ],
-            outputs=[CRITIC.Output("critic", display_name="critic", tooltip="For the critic input of Visualize Plan.")],
+            outputs=[CRITIC.Output("critic", display_name="critic", tooltip="For the critic input of Visualize Plan or Visualize with Your Model.")],
         )
 
     @classmethod

@@ -11,11 +11,16 @@ from ..weaver_core.errors import InputError
 from ..weaver_core.pictures import image_key
 from ..weaver_core.rendering import Rendering
 from ..weaver_core.story import StoryFolder
+from ..weaver_core.visualizers.graph.attempts import Page, emit_again, look, page_of
+from ..weaver_core.visualizers.graph.nodes import NodeGraph, fitted_graph
 from ..weaver_core.visualizers.graph.shots import check_complete, rendering_of
+from . import host
+from .critic import CRITIC, critic_beside
 from .drafts import draft_named, woven
 from .live_book import LiveBook
 from .pictures import reference_images, to_tensor
 from .schema import CATEGORY, STORY, fitted
+from .values import PagesSoFar
 
 NODE = "Keep Page"
 
@@ -31,7 +36,8 @@ class WeaverKeepPage(io.ComfyNode):
             description="Made by Visualize with Your Model for every page that it draws: keeps the page so that it need not be "
             "drawn again. There is no use in adding it by hand.",
             is_dev_only=True,  # hidden from the list of nodes
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            enable_expand=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Image.Input("image", tooltip="The page that was drawn."),
                 io.String.Input("draft", default="", tooltip="Name of the story's folder in output/weaver-drafts."),
@@ -39,6 +45,9 @@ class WeaverKeepPage(io.ComfyNode):
                 io.String.Input("notes", default="[]", tooltip="Sentences to show under the node, as a JSON list."),
                 io.Boolean.Input("last", default=False, tooltip="Whether this page completes the story."),
                 STORY.Input("after", optional=True, tooltip="From the node that keeps the page before this one."),
+                io.String.Input("again", default="", optional=True,
+                                tooltip="How the page is drawn again when it looks wrong, as JSON. Empty = it is kept as it is."),
+                CRITIC.Input("critic", optional=True, tooltip="Who looks at the page."),
             ],
             outputs=[
                 io.Image.Output("page", display_name="page", tooltip="The page as it was kept."),
@@ -53,20 +62,51 @@ class WeaverKeepPage(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(cls, image, draft: str, facts: str, notes: str = "[]", last: bool = False, after=None) -> io.NodeOutput:
-        (page, *_), _ = reference_images([image], NODE, "page")
-        with draft_named(draft) as story:
-            rendering = _rendering(facts, story)
-            story.keep(replace(rendering, size=page.image.size, image_key=image_key(page.image)), page.image)
-            LiveBook(cls.hidden).hear_draft(story)
-            kept = to_tensor(page.image)  # as it is in the file, so that later pages see the same whenever they are drawn
+    def execute(
+        cls, image, draft: str, facts: str, notes: str = "[]", last: bool = False, after=None, again: str = "", critic=None
+    ) -> io.NodeOutput:
+        (picture, *_), _ = reference_images([image], NODE, "page")
+        so_far = after if isinstance(after, PagesSoFar) else PagesSoFar()
+        with draft_named(draft) as story, critic_beside(None if so_far.critic_fails else critic, None) as judge:
+            rendering = replace(_rendering(facts, story), size=picture.image.size)
+            if again:
+                page = _page(again)
+                found = look(page, rendering, picture.image, story, judge, cancel=host.interrupted)
+                LiveBook(cls.hidden).hear_draft(story)
+                told = (*page.notes, *found.notes)
+                if found.next:
+                    return cls._drawn_again(replace(page, attempt=found.next, notes=told), rendering, story)
+                so_far = PagesSoFar(notes=(*so_far.notes, *told), critic_fails=so_far.critic_fails or found.critic_fails)
+            else:
+                story.keep(replace(rendering, image_key=image_key(picture.image)), picture.image)
+                LiveBook(cls.hidden).hear_draft(story)
+            kept = to_tensor(story.image(rendering.segment_id))  # as it is in the file: later pages see the same whenever they are drawn
             if not last:
-                return io.NodeOutput(kept, None, None)
+                return io.NodeOutput(kept, so_far, None)
             check_complete(story)
             story.finish()
             complete = woven(story)
             images = [to_tensor(story.image(image_id)) for image_id in complete.images]
-        return io.NodeOutput(kept, complete, images, ui={"weaver_notes": json.loads(notes)})
+        return io.NodeOutput(kept, complete, images, ui={"weaver_notes": [*json.loads(notes), *so_far.notes]})
+
+    @classmethod
+    def _drawn_again(cls, page: Page, rendering: Rendering, story: StoryFolder) -> io.NodeOutput:
+        """In place of this node: the nodes of another drawing, and one that keeps it."""
+        mine = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
+        graph = NodeGraph(host.graph_prefix())
+        image = emit_again(graph, page, rendering, story.plan)
+        kept = graph.node("WeaverKeepPage", f"{rendering.segment_id}.keep", **{**mine, "image": image, "again": page.to_text()})
+        emitted = graph.finalize()
+        expansion = fitted_graph(emitted, host.node_classes({node["class_type"] for node in emitted.values()}))
+        return io.NodeOutput(kept.out(0), kept.out(1), kept.out(2), expand=expansion)
+
+
+def _page(again: str) -> Page:
+    """How the page is drawn again. The text may come from a stranger's workflow."""
+    try:
+        return page_of(again)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{NODE} cannot read how its page is drawn again; it is made by Visualize with Your Model, not by hand") from None
 
 
 def _rendering(facts: str, story: StoryFolder) -> Rendering:

@@ -56,6 +56,14 @@ class PlannedStory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PagesSoFar:
+    """What one Keep Page hands to the next: sentences for the user about the pages that are done, and whether the critic can judge."""
+
+    notes: tuple[str, ...] = ()
+    critic_fails: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnImage:
     """One drawn image of a story: what it was drawn from, and where its PNG lies."""
 

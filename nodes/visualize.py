@@ -10,6 +10,7 @@ from ..weaver_core.critic import Critic
 from ..weaver_core.errors import Cancelled, InputError, WeaverError
 from ..weaver_core.events import Finished, ImageJudged, ImageReady, StepProgress, Warning
 from ..weaver_core.plan import Plan
+from ..weaver_core.redraw import critic_sentence
 from ..weaver_core.request import RenderSettings, Request
 from ..weaver_core.segments import MAX_SEED
 from ..weaver_core.story import StoryFolder
@@ -169,7 +170,7 @@ def draw_plan(
                 text.show(f"drawing page {number + 1} of {len(numbers)}", at_once=event.step == 1)
             elif isinstance(event, ImageJudged):
                 again = "; it is drawn once more" if event.redraws else ""
-                notes.append(f"{event.segment_id}: the critic says {event.verdict}{again}")
+                notes.append(critic_sentence(event.segment_id, event.verdict) + again)
                 text.show(notes[-1], at_once=True)
             elif isinstance(event, ImageReady):
                 images[event.segment_id] = DrawnImage(rendering=event.rendering, path=event.path)

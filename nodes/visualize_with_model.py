@@ -17,12 +17,14 @@ from ..weaver_core.visualizers.graph.detect import digest_before, files_before, 
 from ..weaver_core.visualizers.graph.nodes import NodeGraph, check_needs, fitted_graph
 from ..weaver_core.visualizers.graph.shots import described, emit_pages, overridden, pages_to_draw, visualizer_of
 from . import host
+from .critic import CRITIC, CriticWish
 from .drafts import open_draft, woven
 from .live_book import LiveBook
 from .page_changes import bring_locked_pages, changed_plan, page_changes_are_usable, page_changes_inputs
 from .pictures import reference_images, to_tensor
 from .schema import CATEGORY, PLAN, STORY, checked, fitted, single
 from .values import PlannedStory
+from .visualize import check_images_input
 
 NODE = "Visualize with Your Model"
 KEEP_NODE = "WeaverKeepPage"
@@ -70,6 +72,9 @@ class WeaverVisualizeWithModel(io.ComfyNode):
                 io.String.Input("reference_names", default="", optional=True,
                                 tooltip="Whom the references show, in their order, as the plan calls them: Robin, Mia"),
                 *page_changes_inputs(),
+                check_images_input(),
+                CRITIC.Input("critic", optional=True,
+                             tooltip="From Critic: a model that looks at every page and has it drawn again when it is wrong."),
             ],
             outputs=[
                 STORY.Output("story", display_name="story", tooltip="Plan and images, for Preview Story and Save Story."),
@@ -89,11 +94,13 @@ class WeaverVisualizeWithModel(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, clip, vae, plan, family, seed, steps, cfg, sampler_name, scheduler, width, height,
-        references=None, reference_names=None, redraw_stale=None, page_changes=None,
+        references=None, reference_names=None, redraw_stale=None, page_changes=None, check_images=None, critic=None,
     ) -> io.NodeOutput:  # fmt: skip
         planned = checked(single(plan, "plan", NODE), PlannedStory, NODE, "Weaver Plan")
         if not planned.plan.images:
             raise InputError("the plan has no images, so there is nothing to draw; ask for at least one image in Weaver Plan")
+        wish = single(critic or [], "critic", NODE)
+        wish = wish if wish is None else checked(wish, CriticWish, NODE, "Critic")
         nodes = cls.hidden.dynprompt.get_node
         links = _links(nodes(cls.hidden.unique_id), model=model, clip=clip, vae=vae)
         kind, config = host.model_kind(single(model, "model", NODE))
@@ -122,7 +129,7 @@ class WeaverVisualizeWithModel(io.ComfyNode):
             bring_locked_pages(draft, changes, notes)
             LiveBook(cls.hidden).hear_draft(draft)
             follow = bool(single(redraw_stale or [], "redraw_stale", NODE, otherwise=False))
-            pages, more = pages_to_draw(story_plan, request, draft, chosen, sampling, visualizer, redraw_stale=follow)
+            pages, more = pages_to_draw(story_plan, request, draft, chosen, sampling, visualizer, redraw_stale=follow, has_critic=wish is not None)
             notes += more
             drawn_plan = PlannedStory(plan=story_plan, request=request)
             if not pages:
@@ -133,6 +140,8 @@ class WeaverVisualizeWithModel(io.ComfyNode):
             last = emit_pages(
                 graph, chosen, sampling, pages, **links, file_of=lambda choice: _file_of(draft, request, choice),
                 keep_node=KEEP_NODE, draft=draft.folder.name, notes=notes,
+                checks=bool(single(check_images or [], "check_images", NODE, otherwise=True)),
+                critic=nodes(cls.hidden.unique_id)["inputs"]["critic"] if wish is not None else None,
             )  # fmt: skip
         emitted = graph.finalize()
         expansion = fitted_graph(emitted, host.node_classes({node["class_type"] for node in emitted.values()}))

@@ -14,10 +14,12 @@ from PIL import Image
 
 from weaver_core.errors import InputError
 from weaver_core.plan import parse_markup
-from weaver_core.rendering import UsedReference
+from weaver_core.rendering import Rendering, UsedReference
 from weaver_core.request import ReferenceImage, Request
+from weaver_core.segments import CastMember
 from weaver_core.story import Story
-from weaver_core.visualizers.graph import GraphShot, ModelFacts, SlotReference, families, family_named
+from weaver_core.visualizers.graph import GraphShot, ModelFacts, Sampling, SlotReference, families, family_named
+from weaver_core.visualizers.graph.attempts import Attempt, Page, emit_again, page_of
 from weaver_core.visualizers.graph.detect import digest_before, files_before, find_family
 from weaver_core.visualizers.graph.nodes import NodeGraph, check_needs, fitted_graph
 from weaver_core.visualizers.graph.shots import (
@@ -29,7 +31,7 @@ WITH_REFERENCES = [name for name, family in FAMILIES.items() if family.capabilit
 MODEL, CLIP, VAE = ["1", 0], ["1", 1], ["1", 2]
 KEEP = {  # as nodes/keep_page.py declares it
     "input": {"required": {"image": ["IMAGE"], "draft": ["STRING"], "facts": ["STRING"], "notes": ["STRING"], "last": ["BOOLEAN"]},
-              "optional": {"after": ["WEAVER_STORY"]}},
+              "optional": {"after": ["WEAVER_STORY"], "again": ["STRING"], "critic": ["WEAVER_CRITIC"]}},
     "output": ["IMAGE", "WEAVER_STORY", "IMAGE"],
 }  # fmt: skip
 PAIR = """# Two friends
@@ -576,3 +578,45 @@ def test_families_load_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+# ---- drawing a page again
+
+
+def a_page(**changes) -> Page:
+    facts = dict(
+        family="flux2-klein", sampling=Sampling(steps=4, cfg=1.0), links={"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]},
+        references=(SlotReference(name="page.p1", image=["9", 0], member="Robin"),), checks=True,
+        attempt=Attempt(wish=2, seed=7, prompt="A fox."), notes=("seen",),
+    )  # fmt: skip
+    return Page(**(facts | changes))
+
+
+def test_what_a_keeping_node_is_told_survives_as_text():
+    assert page_of(a_page().to_text()) == a_page()
+
+
+@pytest.mark.parametrize("change", [
+    {"family": "no-such"}, {"links": {"model": 1, "clip": ["1", 1], "vae": ["1", 2]}}, {"links": {}}, {"references": [{"image": 3}]},
+    {"references": [{"name": "x", "image": "file"}]}, {"sampling": {"steps": 4}}, {"sampling": {"cfg": 1.0, "steps": 4, "shell": "x"}},
+    {"attempt": {"wish": "many"}}, {"attempt": {"fault": "<b>"}}, {"attempt": {"prompt": 7}}, {"notes": 3},
+])
+def test_a_stranger_s_text_about_drawing_again_is_refused(change):
+    with pytest.raises((ValueError, KeyError, TypeError, InputError)):
+        page_of(json.dumps(json.loads(a_page().to_text()) | change))
+
+
+def test_another_drawing_has_the_critic_s_words_and_the_same_references():
+    plan, _ = parse_markup('# T\n<imagine id="p2" cast="Robin, Mia">A fox and a cat.</imagine>')
+    plan = replace(plan, cast=(CastMember(name="Robin", look="red fox"), CastMember(name="Mia", look="black cat")))
+    rendering = Rendering(
+        segment_id="p2", key="0" * 32, image_key="", size=(512, 512), seed=1, visualizer="v", steps=4, guidance=1.0,
+        reference_guidance=1.0, prompt="A fox and a cat.\nMia: black cat",
+    )  # fmt: skip
+    graph = NodeGraph()
+    emit_again(graph, a_page(), rendering, plan)
+    nodes = graph.finalize()
+    texts = [node["inputs"]["text"] for node in nodes.values() if "text" in node["inputs"]]
+    assert any("A fox." in text and "Mia: black cat" in text and "Robin: red fox" not in text for text in texts)
+    assert ["9", 0] in [value for node in nodes.values() for value in node["inputs"].values()]
+    assert 7 in [value for node in nodes.values() for value in node["inputs"].values()]

@@ -158,6 +158,10 @@ def kept_sentence(segment_id: str, fault: str, *, twice: bool) -> str:
     return f"{fault_sentence(segment_id, fault)}{both}; it is kept and marked. Another seed or prompt may help"
 
 
+def critic_sentence(segment_id: str, verdict: Verdict) -> str:
+    return f"{segment_id}: the critic says {verdict}"
+
+
 def critic_fails_sentence(error: Exception) -> str:
     return f"the critic cannot judge: {reason(error)}. Pictures are kept as they are drawn"
 

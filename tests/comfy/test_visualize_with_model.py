@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import time
 from pathlib import Path
 
 import pytest
+from bad_server import BadServer, Reply, event
 from comfy_process import REPOSITORY, ComfyProcess, HttpError
 from graph_links import link_faults, recorded_nodes
 from graphs import api_prompt, ran
@@ -73,7 +75,8 @@ def inner(run) -> set[str]:
 
 
 def samplers(run) -> list[str]:
-    return sorted(name.removesuffix(".sample") for name in inner(run) if name.endswith(".sample"))
+    """The pages that were drawn; one that was drawn again, by nodes in place of the one that keeps it, stands there twice."""
+    return sorted(name.rpartition(".0.0.")[2].removesuffix(".sample") for name in inner(run) if name.endswith(".sample"))
 
 
 def pictures(host, run) -> list[tuple[tuple[int, int], bytes]]:
@@ -139,6 +142,85 @@ def test_after_an_interrupt_only_what_is_missing_is_drawn(host):
     assert host.run(prompt, on_message=stop_on_page_two).ended == "execution_interrupted"
     host.post("/free", {"unload_models": True, "free_memory": True})
     assert samplers(ran(host, prompt)) == ["p2", "p3"]
+
+
+# ---- a second look
+
+
+@pytest.fixture
+def judge():
+    server = BadServer()
+    yield server
+    server.close()
+
+
+def fresh() -> int:
+    """A seed that no run has had: nothing of its story is there yet, also when a test is tried once more."""
+    return random.randrange(2**40)
+
+
+def verdict(score: int, fault: str = "", prompt: str = "") -> Reply:
+    scores = dict.fromkeys(("people", "looks", "scene", "single", "clean"), score)
+    return Reply(event(json.dumps({**scores, "faults": [fault] if fault else [], "prompt": prompt})), event(None, "stop"))
+
+
+def judged(server, markup: str, *, max_redraws: int = 1, **inputs) -> dict:
+    critic = {"model": "a server", "url": server.url, "server_model": "owl", "max_redraws": max_redraws, "least_score": 6}
+    prompt = graph("sdxl", "sd_xl_base_1.0.safetensors", markup, critic=["8", 0], check_images=False, **inputs)
+    return prompt | {"8": {"class_type": "WeaverCritic", "inputs": critic | {"weights": "as stored", "keep_loaded": False}}}
+
+
+def kept(run) -> dict:
+    """Page id -> what the book view is told of its picture."""
+    return {page["id"]: page["picture"] for page in run.output("4")["weaver_story"][0]["pages"]}
+
+
+def test_a_critic_has_a_page_drawn_again_in_its_words_by_the_same_core_nodes(host, judge):
+    judge.replies, seed = [verdict(3, "no tail", "Robin the fox with a tail wakes."), verdict(9), verdict(8), verdict(7)], fresh()
+    run = ran(host, judged(judge, ALONE, seed=seed))
+    assert samplers(run) == ["p1", "p1", "p2", "p3"]
+    told = notes(run)
+    assert "p1: the critic says 3 of 10" in told and "no tail; it is drawn once more" in told and "p1: the critic says 9 of 10" in told
+    assert "p2: the critic says 8 of 10" in told and "p3: the critic says 7 of 10" in told
+    asked = [request["messages"][0]["content"] for request in judge.asked]
+    assert len(asked) == 4 and all(content[0]["type"] == "image_url" for content in asked)
+    assert asked[0][0] != asked[1][0], "the second look is at another picture"
+    assert len(set(pictures(host, run))) == 3
+    assert ran(host, judged(judge, ALONE, seed=seed)).executed() <= {"8"} and len(judge.asked) == 4
+
+
+def test_a_worse_redraw_never_replaces_the_picture_that_is_there(host, judge):
+    seed = fresh()
+    first = pictures(host, ran(host, graph("sdxl", "sd_xl_base_1.0.safetensors", ALONE, seed=seed)))
+    judge.replies = [verdict(5), verdict(2), verdict(4), verdict(9), verdict(9)]
+    run = ran(host, judged(judge, ALONE, seed=seed, max_redraws=2))
+    assert pictures(host, run) == first, "pages that are kept are judged, and the best of three is the first"
+    assert samplers(run) == ["p1", "p1"] and notes(run).count("it is drawn once more") == 2
+
+
+def test_a_critic_that_fails_is_asked_once_and_costs_no_page(host, judge):
+    judge.replies = [Reply.error(401, "no"), verdict(9), verdict(9)]
+    run = ran(host, judged(judge, ALONE, seed=fresh()))
+    assert notes(run).count("the critic cannot judge") == 1 and len(judge.asked) == 1 and len(pictures(host, run)) == 3
+
+
+SAME = """# Twins
+<imagine id="p1" cast="Robin">A fox wakes.</imagine>
+<imagine id="p2" cast="Robin">A bear sleeps.</imagine>
+"""
+
+
+def test_a_page_that_looks_wrong_is_drawn_once_more_and_marked_when_that_does_not_help(host):
+    """A VAE that draws nothing but grey: both drawings are blank."""
+    run = ran(host, graph("sdxl", "grey.safetensors", SAME, family="sdxl", seed=fresh()))
+    assert samplers(run) == ["p1", "p1", "p2", "p2"]
+    assert "p1 looks blank; it is drawn once more" in notes(run) and "p2 looks blank in both drawings; it is kept and marked" in notes(run)
+    assert {picture["fault"] for picture in kept(run).values()} == {"blank"}
+    off = ran(host, graph("sdxl", "grey.safetensors", SAME, family="sdxl", seed=fresh(), check_images=False))
+    assert samplers(off) == ["p1", "p2"] and "blank" not in notes(off)
+
+
+# ---- references
 
 
 def test_two_heroes_reach_the_third_page_in_two_slots(host):

@@ -86,7 +86,7 @@ class StandInModel:
         model.extra_conds = written_down(model.extra_conds)
         device = comfy.model_management.get_torch_device()
         patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
-        return patcher, StandInClip(), StandInVae(model.latent_format)
+        return patcher, StandInClip(), StandInVae(model.latent_format, is_grey=weights.startswith("grey"))
 
 
 def written_down(extra_conds):
@@ -150,7 +150,10 @@ class StandInClip:
 
 
 class StandInVae:
-    def __init__(self, latent_format):
+    """Colours straight from the latents; a grey one draws nothing, as a broken VAE does."""
+
+    def __init__(self, latent_format, is_grey: bool = False):
+        self.is_grey = is_grey
         self.channels = latent_format.latent_channels
         self.has_time = latent_format.latent_dimensions == 3
         self.stride = 16 if self.channels == 128 else 8
@@ -162,7 +165,7 @@ class StandInVae:
 
     def decode(self, latent):
         latent = latent[:, :, 0] if latent.ndim == 5 else latent
-        pixels = torch.sigmoid(latent[:, :3].float())
+        pixels = torch.sigmoid(latent[:, :3].float() * (not self.is_grey))
         return F.interpolate(pixels, scale_factor=self.stride, mode="nearest").movedim(1, -1)
 
 

@@ -9,6 +9,7 @@ here needs torch or ComfyUI, so every family can be looked at, and tested, witho
     detect.py  which family a loaded model belongs to
     nodes.py   the graph, and what the core at hand must and may be told
     shots.py   from a plan to shots: references, sizes, seeds, prompts; which pages are there already
+    attempts.py   a page that looks wrong, or that a critic does not like, is drawn again
 
 The graphs and their numbers are those of ComfyUI's own templates (package comfyui-workflow-templates-json 0.1.123), unless a
 comment says "our choice".

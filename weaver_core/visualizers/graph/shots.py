@@ -19,15 +19,20 @@ from ...request import Request
 from ...story import Story
 from ..slots import with_looks
 from . import Graph, GraphFamily, GraphShot, Link, Sampling, SlotReference
+from .attempts import Attempt, Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageToDraw:
-    """One image that has to be drawn. Keys of references that are drawn in the same run are not known yet, and empty."""
+    """One image that has to be drawn. Keys of references that are drawn in the same run are not known yet, and empty.
+
+    is_kept   it is there already, and only the critic has to look at it
+    """
 
     segment: ImageSegment
     choices: tuple[ReferenceChoice, ...]
     rendering: Rendering
+    is_kept: bool = False
 
 
 def overridden(
@@ -74,11 +79,13 @@ def pages_to_draw(
     visualizer: str,
     *,
     redraw_stale: bool = False,
+    has_critic: bool = False,
 ) -> tuple[list[PageToDraw], list[str]]:
     """The images that the story does not have as the plan wants them, in order; and sentences for the user.
 
     Pages that are there under their key (a page that was changed back, say) become the current ones of their segments.
-    A page whose references are drawn anew is kept as it is, unless `redraw_stale`.
+    A page whose references are drawn anew is kept as it is, unless `redraw_stale`. With a critic, those come as well that are
+    there under their key and no critic has seen.
     """
     pages: list[PageToDraw] = []
     notes: list[str] = []
@@ -100,6 +107,8 @@ def pages_to_draw(
         known = None if waits else _known(story, current, page.rendering.key)
         if known:
             story.reuse(known, segment.id)
+            if has_critic and known.verdict is None:
+                pages.append(replace(page, is_kept=True))
         elif current and not redraw_stale and is_only_stale(current, page.rendering):
             notes.append(f"{segment.id} was drawn from an earlier {_changed(page, current)}; it is kept as it was")
         else:
@@ -122,11 +131,15 @@ def emit_pages(
     keep_node: str,
     draft: str,
     notes: list[str],
+    checks: bool = False,
+    critic: Link | None = None,
 ) -> Link:
     """Adds the nodes that draw the pages and keep them in the draft; returns the link to the last node that keeps.
 
     file_of     what LoadImage calls the picture of a reference that exists already
-    keep_node   a node class (image, draft, facts, notes, last, after) -> page, story, images
+    keep_node   a node class (image, draft, facts, notes, last, after, again, critic) -> page, story, images
+    checks      whether a page that looks wrong is drawn once more
+    critic      the link to who looks at every page
     """
     drawn: dict[str, Link] = {}
     last: Link | None = None
@@ -136,10 +149,19 @@ def emit_pages(
             id=name, prompt=page.rendering.prompt, size=page.rendering.size, seed=page.rendering.seed, sampling=sampling,
             references=tuple(_slot(graph, choice, drawn, file_of) for choice in page.choices),
         )  # fmt: skip
-        image = family.emit(graph, model, clip, vae, shot)
+        if page.is_kept:
+            file = file_of(ReferenceChoice(source=name, kind="image"))
+            image = graph.node("LoadImage", f"page.{name}.file", image=file).out(0)
+        else:
+            image = family.emit(graph, model, clip, vae, shot)
+        again = Page(
+            family=family.name, sampling=sampling, links={"model": model, "clip": clip, "vae": vae},
+            references=shot.references, checks=checks, attempt=Attempt(is_kept=page.is_kept),
+        )  # fmt: skip
         kept = graph.node(
             keep_node, f"{name}.keep", image=image, draft=draft, facts=facts_of(page.rendering),
             notes=json.dumps(notes if page is pages[-1] else [], ensure_ascii=False), last=page is pages[-1], after=last,
+            again=again.to_text() if checks or critic else None, critic=critic,
         )  # fmt: skip
         drawn[name], last = kept.out(0), kept.out(1)
     return last

@@ -1,0 +1,172 @@
+"""Drawing a page of a graph again: after a fault once, and as often as a critic may ask.
+
+The rules are those of redraw.py. There one loop draws and looks; here every drawing is a node's, so what is known between two
+of them lies in the story's folder (the best picture so far) and in a text that goes along (`Page`). The better picture is
+kept at once: a later drawing can cost time, never a page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from ...errors import Cancelled, StoryError
+from ...picture_faults import FaultFinder, is_better
+from ...pictures import image_key
+from ...redraw import (
+    critic_fails_sentence,
+    critic_sentence,
+    kept_sentence,
+    no_verdict_sentence,
+    redraw_sentence,
+    reworded,
+    seed_after_fault,
+    seed_of_wish,
+)
+from ...rendering import FAULT, Rendering
+from ...story import Story
+from ..slots import with_looks
+from . import Graph, GraphShot, Link, Sampling, SlotReference, family_named
+from .detect import is_link
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ...critic import Critic
+    from ...plan import ImageSegment, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One drawing of a page.
+
+    fault    that of the drawing before, where this one is drawn because of it; "" = it is not
+    wish     how many drawings the critic has asked for, this one included
+    seed     its own, None = the page's
+    prompt   the dense prompt in the critic's words, "" = the page's
+    is_kept  it lies in the story already, and only the critic is to look at it
+    """
+
+    fault: str = ""
+    wish: int = 0
+    seed: int | None = None
+    prompt: str = ""
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a keeping node is told beside the picture, so that it can have the page drawn again.
+
+    links    to model, clip and vae
+    checks   whether a picture that looks wrong is drawn once more
+    notes    what was found in the drawings before this one, for the user
+    """
+
+    family: str
+    sampling: Sampling
+    links: dict[str, Link]
+    references: tuple[SlotReference, ...]
+    checks: bool
+    attempt: Attempt = Attempt()
+    notes: tuple[str, ...] = ()
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def page_of(text: str) -> Page:
+    """The page behind `to_text`, which may come from a stranger's workflow. ValueError, TypeError or KeyError for another text."""
+    data = json.loads(text)
+    links = data["links"]
+    if sorted(links) != ["clip", "model", "vae"] or not all(is_link(link) for link in links.values()):
+        raise ValueError("links: expected those to model, clip and vae")
+    references = tuple(SlotReference(**reference) for reference in data["references"])
+    if not all(is_link(reference.image) and isinstance(reference.name, str) for reference in references):
+        raise ValueError("references: expected links to pictures")
+    attempt = Attempt(**data["attempt"])
+    if not isinstance(attempt.wish, int) or not isinstance(attempt.prompt, str) or not FAULT.match(attempt.fault):
+        raise ValueError("attempt: expected a fault, a number of wishes and a prompt")
+    return Page(
+        family=family_named(data["family"]).name, sampling=Sampling(**data["sampling"]), links=links,
+        references=references, checks=bool(data["checks"]), attempt=attempt, notes=tuple(str(note) for note in data["notes"]),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a look at a drawing comes to.
+
+    next           the drawing that comes next, None = the page is as good as it gets
+    notes          sentences for the user
+    critic_fails   the critic could not judge, and need not be asked again
+    """
+
+    next: Attempt | None = None
+    notes: tuple[str, ...] = ()
+    critic_fails: bool = False
+
+
+def look(
+    page: Page, rendering: Rendering, image: Image, story: Story, critic: Critic | None, *, cancel: Callable[[], bool]
+) -> Look:
+    """Looks at a drawing and keeps it if it is the best so far.
+
+    rendering   what the plan wants, without the pixels' marks
+    """
+    attempt, segment = page.attempt, next(other for other in story.plan.images if other.id == rendering.segment_id)
+    if attempt.is_kept:
+        drawn = story.renderings[segment.id]
+    else:
+        fault = FaultFinder().find(image, segment, story.plan, story) if page.checks else ""
+        drawn = replace(
+            rendering, image_key=image_key(image), fault=fault, redrawn=attempt.fault, drawn_seed=attempt.seed,
+            drawn_prompt=attempt.prompt,
+        )  # fmt: skip
+    told: list[str] = []
+    if attempt.fault:
+        first = story.renderings[segment.id]
+        if not is_better(drawn.fault, first.fault):
+            drawn, image = replace(first, redrawn=attempt.fault), story.image(segment.id)
+        if drawn.fault:
+            told.append(kept_sentence(segment.id, drawn.fault, twice=True))
+    if not attempt.wish and not attempt.is_kept:
+        drawn = story.keep(drawn, image)
+        if drawn.fault and not attempt.fault:
+            again = Attempt(fault=drawn.fault, seed=seed_after_fault(rendering.seed))
+            return Look(next=again, notes=(redraw_sentence(segment.id, drawn.fault),))
+    if critic is None:
+        return Look(notes=tuple(told))
+    try:
+        verdict = critic.judge(image, segment, story.plan.cast, cancel=cancel)
+    except (Cancelled, StoryError):
+        raise
+    except Exception as error:
+        return Look(notes=(*told, critic_fails_sentence(error)), critic_fails=True)
+    if verdict is None:
+        return Look(notes=(*told, no_verdict_sentence(segment.id)))
+    told.append(critic_sentence(segment.id, verdict))
+    best = story.renderings[segment.id]
+    if best.verdict is None or verdict.rank > best.verdict.rank:
+        story.keep(replace(drawn, verdict=verdict), image)
+    if critic.is_content(verdict) or attempt.wish >= critic.max_redraws:
+        return Look(notes=tuple(told))
+    words, wish = reworded(segment, verdict.prompt).prompt, attempt.wish + 1
+    told[-1] += "; it is drawn once more"
+    again = Attempt(wish=wish, seed=seed_of_wish(rendering.seed, wish), prompt="" if words == segment.prompt else words)
+    return Look(next=again, notes=tuple(told))
+
+
+def emit_again(graph: Graph, page: Page, rendering: Rendering, plan: Plan) -> Link:
+    """Adds the nodes of one more drawing, that of `page.attempt`; returns the link to its IMAGE."""
+    attempt, prompt = page.attempt, rendering.prompt
+    segment = next(image for image in plan.images if image.id == rendering.segment_id)
+    if attempt.prompt:
+        prompt = with_looks(plan, reworded(segment, attempt.prompt), {reference.member for reference in page.references})
+    shot = GraphShot(
+        id=segment.id, prompt=prompt, size=rendering.size, seed=attempt.seed, sampling=page.sampling, references=page.references
+    )
+    return family_named(page.family).emit(graph, *(page.links[name] for name in ("model", "clip", "vae")), shot)
+
