@@ -162,7 +162,7 @@ FINDINGS = {finding.key: finding for finding in (
         key="dpcw", title="The dense prompt context window",
         paper="Without the window images repeat and ignore their own context; with it they follow their dense prompt.",
         arms={"with": "stories/decoupled", "without": "stories/without_dpcw"}, plotted=("own_prompt", "repeats", "story_read"),
-        measures={"own_prompt": "pages that fit their own prompt best", "repeats": "pairs of pages that are near-duplicates",
+        measures={"own_prompt": "best fit by own prompt", "repeats": "near-duplicate pairs",
                   "story_read": "story pages read right", "true_own_prompt": "own prompt, true pages", "true_repeats": "repeats, true pages",
                   "final_loss": "visual loss, last quarter"},
         claims=(
