@@ -33,6 +33,7 @@ EXTRAS = {
     "http": ("planners on a server", {"requests": "2.31"}),
     "int8": ("image models in 8 bits", {"torchao": "0.18"}),
     "lora": ("models with a LoRA", {"peft": "0.17"}),
+    "parquet": ("training records in parquet", {"pyarrow": "14"}),
     "ray": ("training data, many jobs", {"ray": "2.40"}),
     "export": ("PDF and CBZ books", {"typst": "0.15", "pypdf": "5"}),
     "eval": ("weaver eval", {"scipy": "1.10", "requests": "2.28"}),
