@@ -227,7 +227,18 @@ def test_what_does_not_hold_is_said_not_to_be_reproduced(tmp_path):
     page.write_report(study, ["dpcw"], 3, to=tmp_path)
     record = json.loads((tmp_path / "findings.json").read_text(encoding="utf-8"))["dpcw"]
     assert not record["reproduced"] and [claim["verdict"] for claim in record["claims"]] == ["reproduced", "contradicted"]
-    assert "Not reproduced: here it is the other way round" in (tmp_path / "FINDINGS.md").read_text(encoding="utf-8")
+    told = (tmp_path / "FINDINGS.md").read_text(encoding="utf-8")
+    assert "Not reproduced: here it is not so" in told and FINDINGS["dpcw"].claims[1].if_not in told
+
+
+def test_without_results_the_page_is_written_anew_from_the_numbers(tmp_path):
+    study = Study(out=tmp_path / "runs")
+    stored(study, 2)
+    page.write_report(study, list(FINDINGS), 2, to=tmp_path)
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".md", ".json", ".svg") and "runs" not in path.parts}
+    (tmp_path / "FINDINGS.md").unlink()
+    page.write_report(Study(out=tmp_path / "elsewhere"), list(FINDINGS), 2, to=tmp_path)
+    assert written == {path: path.read_bytes() for path in written}
 
 
 def test_one_seed_gives_no_interval_and_no_reproduction(tmp_path):

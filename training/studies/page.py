@@ -20,17 +20,18 @@ PLOTS, POINTS = "findings_plots", 20
 def write_report(study: Study, findings: list[str], seeds: int, *, to: Path) -> str:
     """Write the report of what is there; returns a line for each finding.
 
-    Findings that are not asked for, or of which no seed is whole, keep what an earlier findings.json says of them.
-    Raises   ValueError if no seed of any finding is whole
+    Findings that are not asked for, or of which no seed is whole, keep what an earlier findings.json says of them; without any
+    whole seed, the page and the plots are written anew from that file.
+    Raises   ValueError if there is neither
     """
     path = to / "findings.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     fresh = {key: record for key in findings if (record := _record(study, FINDINGS[key], seeds))}
-    if not fresh:
+    if not fresh and not known:
         raise ValueError(f"no seed of any finding is finished in {study.out}; run without --report first")
     records = {key: fresh.get(key, known.get(key)) for key in FINDINGS if key in fresh or key in known}
     (to / PLOTS).mkdir(parents=True, exist_ok=True)
-    for key, record in fresh.items():
+    for key, record in records.items():
         write_whole(to / PLOTS / f"{key}.svg", _plot(FINDINGS[key], record).encode())
     write_whole(path, (json.dumps(records, indent=1) + "\n").encode())
     write_whole(to / "FINDINGS.md", _page(records).encode())
@@ -148,13 +149,13 @@ def _sentence(claim: dict, if_not: str) -> str:
     """What came out, in words, and where it is not what the paper says what may be behind that."""
     if claim["interval"] is None:
         return f"{claim['text'].capitalize()}: one seed says nothing of chance."
-    size = f"by {claim['mean']:+.3f}, and between {claim['interval'][0]:+.3f} and {claim['interval'][1]:+.3f} with 95 % confidence"
+    measured = f"{claim['mean']:+.3f}, and between {claim['interval'][0]:+.3f} and {claim['interval'][1]:+.3f} with 95 % confidence"
     if claim["verdict"] == "reproduced":
-        return f"Reproduced: {claim['text']} ({size})."
+        return f"Reproduced: {claim['text']} ({measured})."
     if claim["verdict"] == "contradicted":
-        told = f"Not reproduced: here it is the other way round. The claim was that {claim['text']}; the difference is {size}."
+        told = f"Not reproduced: here it is not so. The claim was that {claim['text']}; the difference is {measured}."
     else:
-        told = f"Not reproduced: the interval holds {claim['above']:g}, so these seeds and steps do not decide whether {claim['text']} ({size})."
+        told = f"Not reproduced: the interval holds {claim['above']:g}, so these seeds and steps do not decide whether {claim['text']} ({measured})."
     return f"{told} {if_not}".rstrip()
 
 
