@@ -163,7 +163,26 @@ def test_resume_asks_for_the_model_that_the_story_was_made_with(weaver, model_fo
     Path("plan.md").write_text(PLAN)
     weaver("render", "plan.md", "--out", "book")
     code, _, err = weaver("resume", "book", model=False)
-    assert code == cli.ERROR and f"was made with the model in {model_folder}; give --model" in err
+    assert code == cli.ERROR and f"was made with the model in {model_folder}; give it again (--model" in err
+
+
+def test_resume_asks_for_the_lora_that_the_story_was_made_with(weaver, tmp_path, model_folder):
+    import torch
+    from safetensors.torch import save_file
+
+    from weaver_core.model.checkpoint import WeaverModel
+
+    twin = WeaverModel.from_pretrained(model_folder).visualizer
+    rows, columns = twin.blocks[0].qkv.weight.shape
+    lora = tmp_path / "style.safetensors"
+    name = "diffusion_model.blocks.0.qkv"
+    save_file({f"{name}.lora_A.weight": torch.ones(2, columns), f"{name}.lora_B.weight": torch.ones(rows, 2)}, lora)
+    Path("plan.md").write_text(PLAN)
+    assert weaver("render", "plan.md", "--out", "book", "--lora", f"{lora}:0.5")[0] == cli.OK
+    code, _, err = weaver("resume", "book", model=False)
+    assert code == cli.ERROR and f"and the LoRA {lora}:0.5; give it again" in err
+    images = sorted(Path("book/images").iterdir())
+    assert weaver("resume", "book", "--lora", f"{lora}:0.5")[0] == cli.OK and sorted(Path("book/images").iterdir()) == images
 
 
 def test_a_story_that_is_there_keeps_its_request(weaver):

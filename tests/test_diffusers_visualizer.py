@@ -508,7 +508,7 @@ def test_a_plan_is_drawn_with_a_folder_and_goes_on_with_it(weaver, folder, tmp_p
     code, told = weaver("render", "plan.md", "--out", "book", "--size", "256x256", "--only", "p1", "--no-check-images", *own)
     assert code == cli.INCOMPLETE, told.err
     code, told = weaver("resume", "book")
-    assert code == cli.ERROR and f"was made with the model in {folder('flux2-klein')}; give --model" in told.err and "--visualizer" in told.err
+    assert code == cli.ERROR and f"was made with the image model {folder('flux2-klein')} and the LoRA" in told.err and "--visualizer" in told.err
     code, told = weaver("resume", "book", *own)
     assert code == cli.OK, told.err
     with StoryFolder.open("book") as story:

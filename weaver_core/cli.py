@@ -397,17 +397,20 @@ def _load_model(options: argparse.Namespace):
 
 
 def _model_name(options: argparse.Namespace) -> str:
+    """What a story folder keeps of the model and its LoRAs; nothing for the embedded pair as it is."""
     if options.visualizer is not None:
-        return visualizer_name(options)
-    return str(Path(options.model).resolve()) if options.model else ""
+        model = f"the image model {visualizer_name(options)}"
+    else:
+        model = f"the model in {Path(options.model).resolve()}" if options.model else ""
+    return f"{model or 'the embedded model'} and the LoRA {', '.join(options.lora)}" if options.lora else model
 
 
 def _check_model(folder: StoryFolder, options: argparse.Namespace) -> None:
     """The folder says which model it was made with; it is named, never loaded without being asked for."""
-    if folder.made_with and not options.model and options.visualizer is None:
+    if folder.made_with and not (options.model or options.visualizer or options.lora):
         raise InputError(
-            f"{folder.folder} was made with the model in {folder.made_with}; give --model with that folder, or --visualizer for "
-            "an image model of your own (another one draws every image anew)"
+            f"{folder.folder} was made with {folder.made_with}; give it again (--model for a Weaver model, --visualizer for an image "
+            "model of your own, --lora), or another one, which draws every image anew"
         )
 
 
