@@ -29,7 +29,7 @@ def open_draft(
     told         what else decides the story, where the text is written while pages are drawn
     """
     facts = [
-        request.prompt, request.num_images, request.size, request.aspect, request.language, request.seed,
+        request.prompt, request.style, request.num_images, request.size, request.aspect, request.language, request.seed,
         Plan(cast=request.cast).to_json()["cast"], [[picture.name, picture.key] for picture in request.images],
         [settings.steps, settings.guidance, settings.reference_guidance], visualizer, *told,
     ]  # fmt: skip

@@ -239,6 +239,13 @@ def test_a_woven_story_is_found_again_and_another_temperature_is_another_story(p
     assert len(list((pack.output / "weaver-drafts").iterdir())) == 2
 
 
+def test_another_style_is_another_story(pack, model):
+    asked = pack.part("weaver_core.request").Request
+    for number, style in enumerate(("watercolour", "ink", "ink"), start=1):
+        interleave(pack, model, request=asked(prompt="A fox's day.", num_images=3, style=style))
+        assert len(list((pack.output / "weaver-drafts").iterdir())) == min(number, 2)
+
+
 def test_an_interrupted_loop_goes_on_where_it_was(pack, model, visualizer, monkeypatch):
     class Interrupted(BaseException):  # what ComfyUI raises
         pass
