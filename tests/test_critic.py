@@ -234,6 +234,35 @@ def test_cancelling_while_it_judges_stops(server):
     assert server.hung_up.wait(5)
 
 
+def test_a_page_that_is_being_judged_is_there_already(server, tmp_path):
+    server.replies = [Reply(30.0, b"")]
+    asked = []
+    with StoryFolder.create(tmp_path / "s", REQUEST) as folder, pytest.raises(Cancelled):
+        drawn(critic_at(server), folder, cancel=lambda: bool(server.asked and (asked.append(1) or len(asked) > 3)))
+    visualizer = ShapeVisualizer()
+    with StoryFolder.open(tmp_path / "s") as folder:
+        assert list(folder.renderings) == ["p1"] and folder.renderings["p1"].verdict is None
+        server.replies = [told(answer(9))]
+        drawn(critic_at(server), folder, visualizer=visualizer)
+        assert len(visualizer.shots) == 2 and [folder.renderings[name].verdict.score for name in ("p1", "p2", "p3")] == [9, 9, 9]
+
+
+def test_a_critic_that_may_ask_for_more_goes_on_from_its_verdicts(server, tmp_path):
+    server.replies = [told(answer(8)), told(answer(2, prompt="One fox.")), told(answer(8))]
+    with StoryFolder.create(tmp_path / "s", REQUEST) as folder:
+        drawn(critic_at(server, max_redraws=0), folder)
+    server.replies, server.asked[:] = [told(answer(3)), told(answer(1))], []
+    with StoryFolder.open(tmp_path / "s") as folder:
+        events = drawn(critic_at(server, max_redraws=2), folder)
+        judged = [(event.segment_id, event.attempt, event.verdict.score, event.redraws) for event in of(events, ImageJudged)]
+        assert judged == [("p2", 2, 3, True), ("p2", 3, 1, False)] and len(server.asked) == 2
+        assert (folder.renderings["p2"].verdict.score, folder.renderings["p2"].wishes, folder.renderings["p2"].drawn_prompt) == (3, 2, "One fox.")
+    with StoryFolder.open(tmp_path / "s") as folder:
+        assert not of(drawn(critic_at(server, max_redraws=2), folder), ImageJudged) and not folder.warnings
+        asked = [event.segment_id for event in of(drawn(critic_at(server, max_redraws=2, least=9), folder), ImageJudged)]
+        assert asked == ["p1", "p1", "p3", "p3"], "those that are no longer good enough are drawn again"
+
+
 # ---- on the command line
 
 

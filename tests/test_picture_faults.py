@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from small_pair import ShapeVisualizer, TellingPlanner
 
+from weaver_core.errors import Cancelled
 from weaver_core.export.html import write_html
 from weaver_core.picture_faults import find_fault, is_better, print_of
 from weaver_core.picturebook.compose import render
@@ -140,6 +141,21 @@ def test_the_mark_survives_in_the_folder_and_on_the_page(tmp_path):
         assert images["p2"].cached and len(visualizer.shots) == shots, "a marked page is not tried again and again"
         images, _, _ = woven(ScriptedVisualizer({}), story=folder, settings=RenderSettings(check_images=False))
         assert images["p2"].cached, "the first drawing was kept, so turning checks off changes nothing"
+
+
+def test_a_run_that_stops_between_the_two_drawings_keeps_the_first_and_goes_on_with_the_second(tmp_path):
+    whole, warnings, _ = woven(ScriptedVisualizer({"river": BLANK}))
+    stops = ScriptedVisualizer({"river": BLANK})
+    with StoryFolder.create(tmp_path / "s", REQUEST) as folder, pytest.raises(Cancelled):
+        woven(stops, story=folder, cancel=lambda: len(stops.shots) == 3)
+    goes_on = ScriptedVisualizer({"river": BLANK}, stubborn=False)
+    goes_on.draws = dict(stops.draws)
+    with StoryFolder.open(tmp_path / "s") as folder:
+        assert list(folder.renderings) == ["p1", "p2"] and folder.image("p2").tobytes() == BLANK.tobytes()
+        images, told, _ = woven(goes_on, story=folder)
+    assert told == warnings and len(goes_on.shots) == 2
+    assert {name: event.image.tobytes() for name, event in images.items()} == {name: event.image.tobytes() for name, event in whole.items()}
+    assert [replace(images[n].rendering, file="", file_hash="") for n in images] == [whole[n].rendering for n in whole]
 
 
 def test_a_page_that_was_kept_from_its_second_drawing_is_drawn_as_planned_without_checks(tmp_path):

@@ -224,11 +224,19 @@ def test_a_locked_image_is_never_drawn_again():
     plan, _ = parse_markup(FOX)
     story, visualizer = Story(REQUEST), ShapeVisualizer()
     before = drawn(weave_plan(plan, visualizer, story=story))
-    locked = plan.replace_segment(replace(plan.segment("p2"), prompt="something else", locked=True))
+    locked = plan.replace_segment(replace(plan.segment("p2"), seed=4711, locked=True))
     assert drawn(weave_plan(locked, visualizer, story=story)) == before
     unlocked = locked.replace_segment(replace(locked.segment("p2"), locked=False))
     after = drawn(weave_plan(unlocked, visualizer, story=story))
     assert [after[i] == before[i] for i in ("p1", "p2", "p3")] == [True, False, True]
+
+
+def test_a_lock_never_puts_the_picture_of_another_dense_prompt_on_a_page():
+    plan, _ = parse_markup(FOX)
+    story, visualizer = Story(REQUEST), ShapeVisualizer()
+    before = drawn(weave_plan(plan, visualizer, story=story))
+    other = plan.replace_segment(replace(plan.segment("p2"), prompt="A whale at sea.", locked=True))
+    assert drawn(weave_plan(other, visualizer, story=story))["p2"] != before["p2"]
 
 
 def test_images_drawn_from_an_earlier_version_are_kept_and_said():
@@ -241,6 +249,16 @@ def test_images_drawn_from_an_earlier_version_are_kept_and_said():
     assert [after[i] == before[i] for i in ("p1", "p2", "p3")] == [False, True, True]
     assert "p2 was drawn from an earlier p1; it is kept" in of(events, Warning)[0].message
     assert drawn(weave_plan(edited, visualizer, story=story, redraw_stale=True))["p2"] != before["p2"]
+
+
+def test_a_page_that_is_changed_back_brings_the_pages_after_it_back_as_well():
+    plan, _ = parse_markup(FOX)
+    story, visualizer = Story(REQUEST), ShapeVisualizer()
+    before = drawn(weave_plan(plan, visualizer, story=story))
+    edited = plan.replace_segment(replace(plan.segment("p1"), prompt="A blue fox."))
+    assert drawn(weave_plan(edited, visualizer, story=story, redraw_stale=True))["p2"] != before["p2"]
+    shots = len(visualizer.shots)
+    assert drawn(weave_plan(plan, visualizer, story=story)) == before and len(visualizer.shots) == shots and not story.stale()
 
 
 def test_segments_decide_their_own_size_and_seed():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .plan import CastMember, ImageSegment
+    from .rendering import Rendering
 
 # What is looked at, and what the model is told that it means.
 ASPECTS = {
@@ -103,6 +104,11 @@ class Critic:
 
     def is_content(self, verdict: Verdict) -> bool:
         return verdict.score >= self.least
+
+    def is_done_with(self, rendering: Rendering) -> bool:
+        """Whether an image need not be looked at: it was, and is good enough or was drawn as often as it may be."""
+        verdict = rendering.verdict
+        return verdict is not None and (self.is_content(verdict) or rendering.wishes >= self.max_redraws)
 
 
 # ---- question and answer

@@ -60,7 +60,7 @@ class Painter:
         """One image: found in the story, or drawn and stored, or (with a Warning) failed."""
         self.cancel.check()
         current = self.story.renderings.get(segment.id)
-        if not wanted or (segment.locked and current):
+        if not wanted or (segment.locked and current and current.is_of(segment.prompt)):
             if current:
                 yield from self._cached(segment, index, current)
             return
@@ -92,28 +92,32 @@ class Painter:
         history: tuple[HistoryItem, ...],
     ) -> Generator[Event, None, None]:
         choices, notes = self._choose(segment)
-        wanted = rendering = self._rendering(segment, choices)
-        if current and not redraw_stale and is_only_stale(current, rendering):
-            rendering = current
-        known = current if current and current.key == rendering.key else self.story.find(rendering.key)
-        drawing = Drawing(segment=segment, choices=choices, rendering=rendering, history=history)
-        is_known = bool(known) and (self.settings.check_images or known.drawn_seed is None or known.verdict is not None)
-        if is_known:
+        wanted = self._rendering(segment, choices)
+        known = self._known(current, wanted)
+        if current and current.key != wanted.key and known is None and not redraw_stale and is_only_stale(current, wanted):
+            yield from self._cached(segment, index, current)
+            return
+        drawing = Drawing(segment=segment, choices=choices, rendering=wanted, history=history)
+        if known:
             rendering = self.story.reuse(known, segment.id)
-            if self.redraws.critic is None or rendering.verdict is not None or rendering.key != wanted.key:
+            if not self.redraws.wants(rendering):
                 yield from self._cached(segment, index, rendering)
                 return
             image = self.story.image(segment.id)
         else:
             for note in notes:
                 yield Warning(message=note, segment_id=segment.id)
-            yield from self._say_size(segment, rendering.size)
+            yield from self._say_size(segment, wanted.size)
             image, rendering = yield from self.redraws.draw(drawing)
-        image, rendering = yield from self.redraws.judged(replace(drawing, rendering=rendering), image)
-        self.cancel.check()
-        if not is_known or rendering.verdict is not None:
-            rendering = self.story.keep(rendering, image)
-        yield self._ready(segment, index, image, rendering, cached=is_known and rendering.drawn_seed == known.drawn_seed)
+        image, rendering = yield from self.redraws.improved(drawing, image, rendering)
+        yield self._ready(segment, index, image, rendering, cached=bool(known) and rendering.image_key == known.image_key)
+
+    def _known(self, current: Rendering | None, wanted: Rendering) -> Rendering | None:
+        """The rendering that the story has under the wanted key, unless it is one that the settings do not want."""
+        known = current if current and current.key == wanted.key else self.story.find(wanted.key)
+        if known and (self.settings.check_images or known.drawn_seed is None or known.verdict is not None):
+            return known
+        return None
 
     def _save_memory(self, segment: ImageSegment) -> str:
         """Asks for less memory from here on, and says what is given up; "" when there is nothing."""

@@ -50,43 +50,60 @@ class Redraws:
         self.critic = critic
         self._faults = FaultFinder()
 
+    def wants(self, rendering: Rendering) -> bool:
+        """Whether an image that the story has is to be looked at once more."""
+        return self._wants_redraw(rendering) or (self.critic is not None and not self.critic.is_done_with(rendering))
+
     def draw(self, drawing: Drawing) -> Generator[Event, None, tuple[Image, Rendering]]:
-        """The image and its rendering. One that looks wrong is drawn once more, and the better of the two is taken."""
-        segment, shot = drawing.segment, self.painter.shot(drawing)
-        image = yield from self.painter.draw(segment, shot)
-        fault = self._fault(segment, image)
-        redrawn, seed = fault, None
-        if fault:
-            yield Warning(message=redraw_sentence(segment.id, fault), segment_id=segment.id)
-            again = seed_after_fault(shot.seed)
-            second = yield from self._tried(segment, self.painter.draw(segment, replace(shot, seed=again)))
-            if second is not None and is_better(second_fault := self._fault(segment, second), fault):
-                image, fault, seed = second, second_fault, again
+        """The image and its rendering. It is kept at once, so that it is there whatever becomes of a second look."""
+        image = yield from self.painter.draw(drawing.segment, self.painter.shot(drawing))
+        self.painter.cancel.check()
+        return image, self._keep(drawing, image, fault=self._fault(drawing.segment, image))
+
+    def improved(self, drawing: Drawing, image: Image, rendering: Rendering) -> Generator[Event, None, tuple[Image, Rendering]]:
+        """The best of this image, of the one that is drawn when it looks wrong, and of those that the critic asks for."""
+        if self._wants_redraw(rendering):
+            image, rendering = yield from self._after_fault(drawing, image, rendering)
+        if self.critic is not None and not self.critic.is_done_with(rendering):
+            image, rendering = yield from self._judged(drawing, image, rendering)
+        return image, rendering
+
+    def _after_fault(self, drawing: Drawing, image: Image, first: Rendering) -> Generator[Event, None, tuple[Image, Rendering]]:
+        """The better of an image that looks wrong and another drawing of it; both are kept."""
+        segment, fault, seed = drawing.segment, first.fault, None
+        yield Warning(message=redraw_sentence(segment.id, fault), segment_id=segment.id)
+        again = seed_after_fault(first.seed)
+        second = yield from self._tried(segment, self.painter.draw(segment, replace(self.painter.shot(drawing), seed=again)))
+        if second is not None and is_better(second_fault := self._fault(segment, second), fault):
+            image, fault, seed = second, second_fault, again
         if fault:
             yield Warning(message=kept_sentence(segment.id, fault, twice=second is not None), segment_id=segment.id)
-        return image, replace(drawing.rendering, image_key=image_key(image), fault=fault, redrawn=redrawn, drawn_seed=seed)
+        return image, self._keep(drawing, image, fault=fault, redrawn=first.fault, drawn_seed=seed)
 
-    def judged(self, drawing: Drawing, image: Image) -> Generator[Event, None, tuple[Image, Rendering]]:
+    def _judged(self, drawing: Drawing, image: Image, rendering: Rendering) -> Generator[Event, None, tuple[Image, Rendering]]:
         """What the critic likes best: this image, or one of those that are drawn at its wish, under the words that it gives."""
-        segment, rendering = drawing.segment, drawing.rendering
-        best = image, rendering
-        if self.critic is None:
-            return best
-        for attempt in range(1, self.critic.max_redraws + 2):
-            verdict = yield from self._verdict(segment, image)
+        segment, best, verdict, wishes = drawing.segment, (image, rendering), rendering.verdict, rendering.wishes
+        while True:
             if verdict is None:
-                break
-            redraws = attempt <= self.critic.max_redraws and not self.critic.is_content(verdict)
-            yield ImageJudged(segment_id=segment.id, attempt=attempt, image=image, verdict=verdict, redraws=redraws)
-            if best[1].verdict is None or verdict.rank > best[1].verdict.rank:
-                best = image, replace(rendering, verdict=verdict)
-            if not redraws:
-                break
-            redrawn = yield from self._tried(segment, self._draw_reworded(drawing, verdict.prompt, attempt))
+                verdict = yield from self._verdict(segment, image)
+                if verdict is None:
+                    break
+                redraws = wishes < self.critic.max_redraws and not self.critic.is_content(verdict)
+                yield ImageJudged(segment_id=segment.id, attempt=wishes + 1, image=image, verdict=verdict, redraws=redraws)
+                if best[1].verdict is None or verdict.rank > best[1].verdict.rank:
+                    best = image, replace(rendering, verdict=verdict)
+                if not redraws:
+                    break
+            redrawn = yield from self._tried(segment, self._draw_reworded(drawing, verdict.prompt, wishes + 1))
             if redrawn is None:
                 break
-            image, rendering = redrawn
-        return best
+            (image, rendering), verdict, wishes = redrawn, None, wishes + 1
+        self.painter.cancel.check()
+        image, rendering = best
+        return image, self.painter.story.keep(replace(rendering, wishes=wishes), image) if rendering.verdict else rendering
+
+    def _keep(self, drawing: Drawing, image: Image, **marks) -> Rendering:
+        return self.painter.story.keep(replace(drawing.rendering, image_key=image_key(image), **marks), image)
 
     def _tried(self, segment: ImageSegment, drawing: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
         """What another drawing returns; None (with a Warning) when it fails: the picture that was drawn stays."""
@@ -131,6 +148,9 @@ class Redraws:
         drawn_prompt = "" if other.prompt == segment.prompt else other.prompt
         drawn = {"fault": self._fault(segment, image), "drawn_seed": seed, "drawn_prompt": drawn_prompt}
         return image, replace(rendering, image_key=image_key(image), **drawn)
+
+    def _wants_redraw(self, rendering: Rendering) -> bool:
+        return self.painter.settings.check_images and rendering.lacks_redraw
 
     def _fault(self, segment: ImageSegment, image: Image) -> str:
         return self._faults.find(image, segment, self.painter.plan, self.painter.story) if self.painter.settings.check_images else ""

@@ -37,6 +37,7 @@ class Rendering:
     drawn_seed  the seed of a later drawing, where that is the one that was kept; None = `seed`
     drawn_prompt  the dense prompt in the critic's words, where it was drawn under those; "" = `prompt`
     verdict     what the critic found in it; None = it was not asked
+    wishes      how many drawings of it the critic has asked for
     """
 
     segment_id: str
@@ -57,6 +58,16 @@ class Rendering:
     drawn_seed: int | None = None
     drawn_prompt: str = ""
     verdict: Verdict | None = None
+    wishes: int = 0
+
+    @property
+    def lacks_redraw(self) -> bool:
+        """Whether it looks wrong, and the run was stopped before it was drawn once more."""
+        return bool(self.fault) and not self.redrawn and self.drawn_seed is None and self.verdict is None
+
+    def is_of(self, prompt: str) -> bool:
+        """Whether it was drawn for this dense prompt; the looks of the cast may stand behind that (slots.py)."""
+        return self.prompt == prompt or self.prompt.startswith(prompt + "\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +146,7 @@ def is_only_stale(current: Rendering, wanted: Rendering) -> bool:
     same_but_keys = replace(
         wanted, key=current.key, image_key=current.image_key, references=current.references, file=current.file,
         file_hash=current.file_hash, fault=current.fault, redrawn=current.redrawn, drawn_seed=current.drawn_seed,
-        drawn_prompt=current.drawn_prompt, verdict=current.verdict,
+        drawn_prompt=current.drawn_prompt, verdict=current.verdict, wishes=current.wishes,
     )  # fmt: skip
     return same_but_keys == current
 
@@ -154,7 +165,7 @@ def rendering_from_json(record: dict) -> Rendering:
     fields["segment_id"] = record.get("segment")
     texts = ("segment_id", "key", "image_key", "visualizer", "prompt", "file", "file_hash")
     numbers = ("seed", "steps", "guidance", "reference_guidance")
-    marks = ("fault", "redrawn", "drawn_seed", "drawn_prompt", "verdict")  # stories of earlier versions have none
+    marks = ("fault", "redrawn", "drawn_seed", "drawn_prompt", "verdict", "wishes")  # stories of earlier versions have none
     check_keys("image", fields, required=texts + numbers + ("size", "references"), optional=marks)
     _check_marks(fields)
     for name in texts:
@@ -188,6 +199,9 @@ def _check_marks(fields: dict) -> None:
     prompt = fields.get("drawn_prompt", "")
     if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT_LENGTH or ILLEGAL.search(prompt):
         raise ValueError("image.drawn_prompt: expected a dense prompt")
+    wishes = fields.get("wishes", 0)
+    if not isinstance(wishes, int) or isinstance(wishes, bool) or wishes < 0:
+        raise ValueError("image.wishes: expected a number of drawings")
     if fields.get("verdict") is not None:
         fields["verdict"] = verdict_from_json(fields["verdict"])
 

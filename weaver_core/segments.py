@@ -179,7 +179,7 @@ class ImageSegment:
     size         (width, height) in pixels; wins over `aspect`
     aspect       "4:3"; the visualizer's grid decides the pixels
     seed         a number, or "auto" = derived from the story's seed and the id
-    locked       a locked image that has been drawn is never drawn again
+    locked       the picture that was drawn for this dense prompt stays, whatever else changes
     """
 
     id: str
