@@ -42,7 +42,7 @@ def _picture(drawn: DrawnImage) -> dict:
     folder, rendering = drawn.path.parent.parent, drawn.rendering
     facts = host.view_of(drawn.path) | {
         "size": list(rendering.size),
-        "seed": str(rendering.seed if rendering.drawn_seed is None else rendering.drawn_seed),
+        "seed": str(rendering.seed_used),
         "fault": rendering.fault,  # what it looks wrong by, "" = nothing
         "references": [
             {"name": used.source, "picture": _view_of_users_picture(folder / "references" / f"{used.source}-{used.key[:12]}.png")}

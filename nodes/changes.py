@@ -16,7 +16,7 @@ def changing(story: WovenStory) -> Iterator[ChangedStory]:
     """The story to be changed. Its new images are kept in a draft, where they are found again after a restart."""
     drawn = {image_id: (image.rendering, image.path) for image_id, image in story.images.items()}
     with open_draft(story.request, story.settings, visualizer="changes", made_with=story.made_with) as draft:
-        yield ChangedStory(story.plan, story.request, drawn, draft, settings=story.settings)
+        yield ChangedStory(story.plan, story.request, drawn, draft, settings=story.settings, policy=story.policy)
 
 
 def changed(story: ChangedStory, before: WovenStory) -> WovenStory:
@@ -27,8 +27,9 @@ def changed(story: ChangedStory, before: WovenStory) -> WovenStory:
         if image.id in story.renderings
     }
     return WovenStory(
-        plan=story.plan, request=before.request, settings=before.settings, made_with=before.made_with, images=images
-    )
+        plan=story.plan, request=before.request, settings=before.settings, made_with=before.made_with, images=images,
+        policy=before.policy,
+    )  # fmt: skip
 
 
 def stale_notes(story: Story) -> list[str]:

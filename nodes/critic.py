@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ..weaver_core.critic import BEST, LEAST, MAX_REDRAWS, Critic
+from ..weaver_core.critic import BEST, LEAST, MAX_REDRAWS, Critic, is_done_with
+from ..weaver_core.rendering import Rendering
 from . import host
 from .hosted_planner import WEIGHTS, HostedPlanner, hosted_planner, stamp_of
 from .plan_with_clip import clip_planner
@@ -32,6 +33,9 @@ class CriticWish:
     keep_loaded: bool
     max_redraws: int
     least_score: int
+
+    def is_done_with(self, rendering: Rendering) -> bool:
+        return is_done_with(rendering, max_redraws=self.max_redraws, least=self.least_score)
 
 
 class WeaverCritic(io.ComfyNode):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path, PureWindowsPath
 
 from ..weaver_core.errors import InputError, StoryError
-from ..weaver_core.plan import Plan
+from ..weaver_core.plan import ImageSegment, Plan
 from ..weaver_core.request import RenderSettings, Request
 from ..weaver_core.segments import ILLEGAL
 from ..weaver_core.story import StoryFolder, fresh_folder, slug
@@ -15,6 +16,7 @@ from . import host
 from .values import DrawnImage, WovenStory
 
 MAX_NAME = 100  # characters of a draft's name; `open_draft` makes at most half as many
+MAX_SEARCHED = 20  # earlier drafts of one request that are looked through for a locked page
 
 
 def open_draft(
@@ -34,7 +36,7 @@ def open_draft(
         [settings.steps, settings.guidance, settings.reference_guidance], visualizer, *told,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:10]
-    name = f"{slug(request.prompt)[:32].strip('-')}-{digest}"
+    name = f"{_name_of(request)}-{digest}"
     path: Path = host.drafts_folder() / name
     if (path / "story.jsonl").is_file():
         try:
@@ -65,11 +67,50 @@ def bring_drawn_pages(draft: StoryFolder, plan: Plan, story: WovenStory) -> None
             draft.keep(drawn.rendering, drawn.read())
 
 
+def bring_pages_locked_in_plan(draft: StoryFolder, plan: Plan) -> None:
+    """Puts the pictures of pages that the plan locks into the draft: those of the newest earlier draft of this request.
+
+    They were drawn under another seed, other settings or another model; a lock keeps them all the same.
+    """
+    wanted = {image.id: image for image in plan.images if image.locked and not _has(draft, image)}
+    earlier = _earlier_drafts(draft) if wanted else []
+    for path in earlier:
+        try:
+            with StoryFolder.open(path, read_only=True) as source:
+                for image in [image for image in wanted.values() if _has(source, image)]:
+                    draft.keep(source.renderings[image.id], source.image(image.id))
+                    del wanted[image.id]
+        except StoryError:
+            continue  # damaged, or gone
+        if not wanted:
+            return
+
+
+def _has(story: StoryFolder, image: ImageSegment) -> bool:
+    rendering = story.renderings.get(image.id)
+    return rendering is not None and rendering.is_of(image.prompt)
+
+
+def _earlier_drafts(draft: StoryFolder) -> list[Path]:
+    """The other drafts of its request, the newest first."""
+    name = re.compile(re.escape(_name_of(draft.request)) + r"-[0-9a-f]{10}(-\d+)?\Z")
+    written = {}
+    for path in draft.folder.parent.iterdir():
+        if name.match(path.name) and path != draft.folder and (path / "story.jsonl").is_file():
+            written[path] = (path / "story.jsonl").stat().st_mtime_ns
+    return sorted(written, key=written.get, reverse=True)[:MAX_SEARCHED]
+
+
+def _name_of(request: Request) -> str:
+    return slug(request.prompt)[:32].strip("-")
+
+
 def woven(draft: StoryFolder) -> WovenStory:
     """The story of a draft that has all its images."""
     images = {
         image.id: DrawnImage(rendering=draft.renderings[image.id], path=draft.path(image.id)) for image in draft.plan.images
     }
     return WovenStory(
-        plan=draft.plan, request=draft.request, settings=draft.settings, made_with=draft.made_with, images=images
-    )
+        plan=draft.plan, request=draft.request, settings=draft.settings, made_with=draft.made_with, images=images,
+        policy=draft.policy,
+    )  # fmt: skip

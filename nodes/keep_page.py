@@ -11,7 +11,7 @@ from ..weaver_core.errors import InputError
 from ..weaver_core.pictures import image_key
 from ..weaver_core.rendering import Rendering
 from ..weaver_core.story import StoryFolder
-from ..weaver_core.visualizers.graph.attempts import Page, emit_again, look, page_of
+from ..weaver_core.visualizers.graph.attempts import Page, emit_again, judge, keep, page_of
 from ..weaver_core.visualizers.graph.nodes import NodeGraph, fitted_graph
 from ..weaver_core.visualizers.graph.shots import check_complete, rendering_of
 from . import host
@@ -67,16 +67,20 @@ class WeaverKeepPage(io.ComfyNode):
     ) -> io.NodeOutput:
         (picture, *_), _ = reference_images([image], NODE, "page")
         so_far = after if isinstance(after, PagesSoFar) else PagesSoFar()
-        with draft_named(draft) as story, critic_beside(None if so_far.critic_fails else critic, None) as judge:
+        with draft_named(draft) as story:
             rendering = replace(_rendering(facts, story), size=picture.image.size)
             if again:
                 page = _page(again)
-                found = look(page, rendering, picture.image, story, judge, cancel=host.interrupted)
+                drawn, shown, look = keep(page, rendering, picture.image, story)
+                told = (*page.notes, *look.notes)
+                if look.next is None and critic is not None and not so_far.critic_fails:
+                    with critic_beside(critic, None) as who:  # after the page is kept: who cannot be asked costs no page
+                        look = judge(page, drawn, shown, story, who, cancel=host.interrupted)
+                    told += look.notes
                 LiveBook(cls.hidden).hear_draft(story)
-                told = (*page.notes, *found.notes)
-                if found.next:
-                    return cls._drawn_again(replace(page, attempt=found.next, notes=told), rendering, story)
-                so_far = PagesSoFar(notes=(*so_far.notes, *told), critic_fails=so_far.critic_fails or found.critic_fails)
+                if look.next:
+                    return cls._drawn_again(replace(page, attempt=look.next, notes=told), rendering, story)
+                so_far = PagesSoFar(notes=(*so_far.notes, *told), critic_fails=so_far.critic_fails or look.critic_fails)
             else:
                 story.keep(replace(rendering, image_key=image_key(picture.image)), picture.image)
                 LiveBook(cls.hidden).hear_draft(story)

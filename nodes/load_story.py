@@ -97,8 +97,9 @@ def _read(path: Path) -> tuple[WovenStory, list[str]]:
                 images[segment.id] = DrawnImage(rendering=rendering, path=folder.path(segment.id))
         notes += stale_notes(folder)
         woven = WovenStory(
-            plan=folder.plan, request=folder.request, settings=folder.settings, made_with=folder.made_with, images=images
-        )
+            plan=folder.plan, request=folder.request, settings=folder.settings, made_with=folder.made_with, images=images,
+            policy=folder.policy,
+        )  # fmt: skip
     return woven, notes[:MAX_NOTES]
 
 

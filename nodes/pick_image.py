@@ -44,7 +44,7 @@ class WeaverPickImage(io.ComfyNode):
         segment = image_at(woven, page)
         drawn = drawn_image(woven, page)
         text = page_texts(woven.plan)[page - 1]
-        return io.NodeOutput(to_tensor(drawn.read()), text, segment.prompt, drawn.rendering.seed)
+        return io.NodeOutput(to_tensor(drawn.read()), text, segment.prompt, drawn.rendering.seed_used)
 
 
 def image_at(woven: WovenStory, page: int) -> ImageSegment:

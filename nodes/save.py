@@ -39,7 +39,8 @@ class WeaverSaveStory(io.ComfyNode):
         images = {image_id: drawn.read() for image_id, drawn in woven.images.items()}  # before anything is written
         path = host.saving_folder(filename_prefix)
         texts = host.png_texts(cls.hidden)
-        with StoryFolder.create(path, woven.request, settings=woven.settings, made_with=woven.made_with) as saved:
+        how = {"settings": woven.settings, "policy": woven.policy, "made_with": woven.made_with}
+        with StoryFolder.create(path, woven.request, **how) as saved:
             saved.set_plan(woven.plan)
             for image_id, image in images.items():
                 saved.keep(woven.images[image_id].rendering, image, texts=texts)

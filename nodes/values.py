@@ -82,10 +82,11 @@ class DrawnImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WovenStory:
-    """WEAVER_STORY: a plan with its drawn images by segment id."""
+    """WEAVER_STORY: a plan with its drawn images by segment id; `policy` chose the references where the plan does not say."""
 
     plan: Plan
     request: Request
     settings: RenderSettings
     made_with: str
     images: dict[str, DrawnImage]
+    policy: str = "auto"

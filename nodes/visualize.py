@@ -17,7 +17,7 @@ from ..weaver_core.story import StoryFolder
 from ..weaver_core.weave import weave_plan
 from . import host
 from .critic import CRITIC, CriticWish, critic_beside
-from .drafts import bring_drawn_pages, open_draft
+from .drafts import bring_drawn_pages, bring_pages_locked_in_plan, open_draft
 from .live_book import LiveBook
 from .load_diffusers import ready_to_draw
 from .page_changes import bring_locked_pages, changed_plan, page_changes_are_usable, page_changes_inputs
@@ -95,6 +95,7 @@ class WeaverVisualizePlan(io.ComfyNode):
         with ready_to_draw(hosted), open_draft(request, settings, **drafts) as draft:
             if before is not None:
                 bring_drawn_pages(draft, story_plan, checked(before, WovenStory, NODE, "Load Story"))
+            bring_pages_locked_in_plan(draft, story_plan)
             bring_locked_pages(draft, changes, notes)
             with critic_beside(wish, hosted.patcher) as judge:
                 story, tensors = draw_plan(
@@ -186,7 +187,10 @@ def draw_plan(
     finally:
         live.close()
     text.show(f"{len(numbers)} page{'s' * (len(numbers) != 1)} drawn", at_once=True)
-    story = WovenStory(plan=plan, request=request, settings=settings or draft.settings, made_with=hosted.name, images=images)
+    story = WovenStory(
+        plan=plan, request=request, settings=settings or draft.settings, made_with=hosted.name, images=images,
+        policy=policy or draft.policy,
+    )  # fmt: skip
     return story, tensors
 
 

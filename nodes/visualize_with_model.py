@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..weaver_core.errors import InputError
 from ..weaver_core.plan import Plan
 from ..weaver_core.references import ReferenceChoice
+from ..weaver_core.rendering import Rendering
 from ..weaver_core.request import ReferenceImage, RenderSettings, Request, reference_name
 from ..weaver_core.segments import MAX_SEED, CastMember
 from ..weaver_core.story import StoryFolder
@@ -18,12 +19,12 @@ from ..weaver_core.visualizers.graph.nodes import NodeGraph, check_needs, fitted
 from ..weaver_core.visualizers.graph.shots import described, emit_pages, overridden, pages_to_draw, visualizer_of
 from . import host
 from .critic import CRITIC, CriticWish
-from .drafts import open_draft, woven
+from .drafts import bring_drawn_pages, bring_pages_locked_in_plan, open_draft, woven
 from .live_book import LiveBook
 from .page_changes import bring_locked_pages, changed_plan, page_changes_are_usable, page_changes_inputs
 from .pictures import reference_images, to_tensor
 from .schema import CATEGORY, PLAN, STORY, checked, fitted, single
-from .values import PlannedStory
+from .values import PlannedStory, WovenStory
 from .visualize import check_images_input
 
 NODE = "Visualize with Your Model"
@@ -75,6 +76,8 @@ class WeaverVisualizeWithModel(io.ComfyNode):
                 check_images_input(),
                 CRITIC.Input("critic", optional=True,
                              tooltip="From Critic: a model that looks at every page and has it drawn again when it is wrong."),
+                STORY.Input("story_so_far", optional=True,
+                            tooltip="From Load Story: the drawn pages of a story that the plan goes on with. They stay as they are."),
             ],
             outputs=[
                 STORY.Output("story", display_name="story", tooltip="Plan and images, for Preview Story and Save Story."),
@@ -95,6 +98,7 @@ class WeaverVisualizeWithModel(io.ComfyNode):
     def execute(
         cls, model, clip, vae, plan, family, seed, steps, cfg, sampler_name, scheduler, width, height,
         references=None, reference_names=None, redraw_stale=None, page_changes=None, check_images=None, critic=None,
+        story_so_far=None,
     ) -> io.NodeOutput:  # fmt: skip
         planned = checked(single(plan, "plan", NODE), PlannedStory, NODE, "Weaver Plan")
         if not planned.plan.images:
@@ -124,12 +128,24 @@ class WeaverVisualizeWithModel(io.ComfyNode):
         visualizer = visualizer_of(chosen, sampling, digest_before(nodes, links["model"], links["clip"], links["vae"]))
         settings = RenderSettings(steps=single(steps, "steps", NODE) or None, guidance=single(cfg, "cfg", NODE) or None)
         made_with = f"{chosen.title} ({facts.files[0]})" if facts.files else chosen.title
-        with open_draft(request, settings, visualizer=visualizer, made_with=made_with) as draft:
+        before = single(story_so_far or [], "story_so_far", NODE)
+        follow = bool(single(redraw_stale or [], "redraw_stale", NODE, otherwise=False))
+        checks = bool(single(check_images or [], "check_images", NODE, otherwise=True))
+
+        def wants_look(kept: Rendering) -> bool:
+            return (checks and kept.lacks_redraw) or (wish is not None and not wish.is_done_with(kept))
+
+        # Its pages are kept one by one, each by a node that finds the plan in the draft: two such nodes must not share one.
+        with open_draft(request, settings, visualizer=visualizer, made_with=made_with, told=(cls.hidden.unique_id,)) as draft:
             draft.set_plan(story_plan)
+            if before is not None:
+                bring_drawn_pages(draft, story_plan, checked(before, WovenStory, NODE, "Load Story"))
+            bring_pages_locked_in_plan(draft, story_plan)
             bring_locked_pages(draft, changes, notes)
             LiveBook(cls.hidden).hear_draft(draft)
-            follow = bool(single(redraw_stale or [], "redraw_stale", NODE, otherwise=False))
-            pages, more = pages_to_draw(story_plan, request, draft, chosen, sampling, visualizer, redraw_stale=follow, has_critic=wish is not None)
+            pages, more = pages_to_draw(
+                story_plan, request, draft, chosen, sampling, visualizer, redraw_stale=follow, wants_look=wants_look
+            )
             notes += more
             drawn_plan = PlannedStory(plan=story_plan, request=request)
             if not pages:
@@ -140,7 +156,7 @@ class WeaverVisualizeWithModel(io.ComfyNode):
             last = emit_pages(
                 graph, chosen, sampling, pages, **links, file_of=lambda choice: _file_of(draft, request, choice),
                 keep_node=KEEP_NODE, draft=draft.folder.name, notes=notes,
-                checks=bool(single(check_images or [], "check_images", NODE, otherwise=True)),
+                checks=checks,
                 critic=nodes(cls.hidden.unique_id)["inputs"]["critic"] if wish is not None else None,
             )  # fmt: skip
         emitted = graph.finalize()

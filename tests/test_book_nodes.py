@@ -41,8 +41,8 @@ def model(pack, visualizer):
     )
 
 
-def visualize(pack, model, changes=(), seed=3, **more):
-    (plan, *_) = pack.part("nodes.write_plan").WeaverWritePlan.execute(markup=MARKUP).args
+def visualize(pack, model, changes=(), seed=3, markup=MARKUP, **more):
+    (plan, *_) = pack.part("nodes.write_plan").WeaverWritePlan.execute(markup=markup).args
     more = {name: [value] for name, value in more.items()} | {"page_changes": [json.dumps(changes) if changes else ""]}
     return pack.part("nodes.visualize").WeaverVisualizePlan.execute([model], [plan], [seed], [0], [0.0], [0.0], **more)
 
@@ -121,6 +121,16 @@ def test_a_locked_picture_stays_under_another_seed_of_the_story_and_after_a_rest
     assert book(pack, again)["pages"][1]["locked"] is True
     visualize(pack, model, [change(2, seed=9)])
     assert pixels(visualize(pack, model, locked)) == pixels(first), "the picture of the lock counts, not the last one drawn"
+
+
+def test_a_lock_in_the_plan_finds_the_picture_under_another_seed_and_only_for_its_own_dense_prompt(pack, model, visualizer):
+    first = pixels(visualize(pack, model))
+    drawn(visualizer)
+    locked = MARKUP.replace("<imagine references", "<imagine locked references")
+    again = pixels(visualize(pack, model, seed=4, markup=locked))
+    assert drawn(visualizer) == PROMPTS[:2] and [old == new for old, new in zip(first, again, strict=True)] == [False, False, True]
+    other = pixels(visualize(pack, model, seed=4, markup=locked.replace("A moon.", "A whale.")))
+    assert drawn(visualizer) == ["A whale."] and other[2] != first[2]
 
 
 def test_a_locked_picture_that_is_gone_is_drawn_anew_and_told(pack, model):

@@ -524,8 +524,19 @@ def test_pages_that_followed_a_change_come_back_with_it():
 def test_a_locked_page_is_never_drawn_again():
     story = Story(Request(prompt="a story"))
     drawn(story, story_pages("sdxl", story=story)[0])
-    locked = PAIR.replace('id="p2"', 'id="p2" locked="yes"').replace("on a roof", "in a tree")
+    locked = PAIR.replace('id="p2"', 'id="p2" locked="yes" seed="4711"')
     assert ids(story_pages("sdxl", locked, story=story)[0]) == []
+    assert ids(story_pages("sdxl", locked.replace("on a roof", "in a tree"), story=story)[0]) == ["p2"], "a lock is one of its dense prompt"
+
+
+def test_a_page_that_is_to_be_looked_at_is_no_known_reference_of_one_that_is_drawn():
+    story = Story(Request(prompt="a story"))
+    pages = story_pages("flux2-klein", story=story)[0]
+    drawn(story, pages[:1])
+    pages, _ = story_pages("flux2-klein", story=story, wants_look=lambda kept: kept.segment_id == "p1")
+    assert [(page.segment.id, page.is_kept) for page in pages][:2] == [("p1", True), ("p2", False)]
+    used = [used for page in pages[1:] for used in page.rendering.references if used.source == "p1"]
+    assert used and not any(reference.key for reference in used), "the look may end with another picture"
 
 
 def test_another_model_or_seed_draws_everything_again():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -361,6 +362,22 @@ def test_another_model_than_the_storys_is_told(pack, story, model, visualizer):
     assert "was drawn with small, not with small as it is now" in notes(
         pack, "reroll_image", weaver_model=model, story=story, page=3, seed=5
     )
+
+
+def test_the_policy_of_a_story_stays_with_it(pack, story, model):
+    alone = replace(story, policy="none")
+    changed, _ = run(pack, "reroll_image", weaver_model=model, story=alone, page=2, seed=99)
+    assert changed.policy == "none" and changed.images["p2"].rendering.references == ()
+    assert run(pack, "reroll_image", weaver_model=model, story=story, page=2, seed=99)[0].images["p2"].rendering.references
+    with pack.part("weaver_core.story").StoryFolder.create(pack.output / "alone", alone.request, policy="none") as folder:
+        folder.set_plan(alone.plan)
+    assert run(pack, "load_story", story_folder="alone")[0].policy == "none"
+
+
+def test_the_seed_of_a_page_is_that_of_the_drawing_that_was_kept(pack, story):
+    drawn = story.images["p2"]
+    again = replace(drawn, rendering=replace(drawn.rendering, drawn_seed=4711))
+    assert run(pack, "pick_image", story=replace(story, images=story.images | {"p2": again}), page=2)[3] == 4711
 
 
 def test_a_loaded_story_is_changed_in_drafts_not_in_its_folder(pack, saved, model):

@@ -37,8 +37,9 @@ class ChangedStory(Story):
         keep_in: StoryFolder,
         *,
         settings: RenderSettings | None = None,
+        policy: str = "auto",
     ):
-        super().__init__(request, settings=settings)
+        super().__init__(request, settings=settings, policy=policy)
         self.plan = plan
         self._keep_in = keep_in
         self._paths = dict[str, Path]()  # by the rendering's key

@@ -107,8 +107,13 @@ class Critic:
 
     def is_done_with(self, rendering: Rendering) -> bool:
         """Whether an image need not be looked at: it was, and is good enough or was drawn as often as it may be."""
-        verdict = rendering.verdict
-        return verdict is not None and (self.is_content(verdict) or rendering.wishes >= self.max_redraws)
+        return is_done_with(rendering, max_redraws=self.max_redraws, least=self.least)
+
+
+def is_done_with(rendering: Rendering, *, max_redraws: int, least: int) -> bool:
+    """`Critic.is_done_with`, for those who do not want to load a model to know."""
+    verdict = rendering.verdict
+    return verdict is not None and (verdict.score >= least or rendering.wishes >= max_redraws)
 
 
 # ---- question and answer

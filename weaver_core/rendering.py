@@ -61,6 +61,11 @@ class Rendering:
     wishes: int = 0
 
     @property
+    def seed_used(self) -> int:
+        """The seed of the drawing that was kept."""
+        return self.seed if self.drawn_seed is None else self.drawn_seed
+
+    @property
     def lacks_redraw(self) -> bool:
         """Whether it looks wrong, and the run was stopped before it was drawn once more."""
         return bool(self.fault) and not self.redrawn and self.drawn_seed is None and self.verdict is None

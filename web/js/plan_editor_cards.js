@@ -82,7 +82,7 @@ export class ImageCard extends Card {
     this.open = false
     const hint = "What the image shows: who, where, doing what, in which light"
     this.main = textArea("", { className: "weaver-edit-prompt", placeholder: hint }, (text) => this.write({ prompt: clean(text) }, "prompt"))
-    const lockHint = "A locked image that has been drawn is never drawn again"
+    const lockHint = "Keep the picture that was drawn for this dense prompt, whatever else changes"
     this.lock = chip("Lock", false, () => this.write({ locked: !this.segment.locked }), lockHint)
     this.label = element("span", { className: "weaver-edit-card-id", textContent: segment.id, title: "The id by which other images name this one" })
     this.name.after(this.label)

@@ -46,7 +46,7 @@ class Attempt:
     wish     how many drawings the critic has asked for, this one included
     seed     its own, None = the page's
     prompt   the dense prompt in the critic's words, "" = the page's
-    is_kept  it lies in the story already, and only the critic is to look at it
+    is_kept  it lies in the story already, and is to be looked at once more
     """
 
     fault: str = ""
@@ -109,60 +109,80 @@ class Look:
     critic_fails: bool = False
 
 
-def look(
-    page: Page, rendering: Rendering, image: Image, story: Story, critic: Critic | None, *, cancel: Callable[[], bool]
-) -> Look:
-    """Looks at a drawing and keeps it if it is the best so far.
+def keep(page: Page, rendering: Rendering, image: Image, story: Story) -> tuple[Rendering, Image, Look]:
+    """Keeps a drawing, unless there is a better one; the drawing that counts from here, and whether another is due at once.
 
     rendering   what the plan wants, without the pixels' marks
     """
-    attempt, segment = page.attempt, next(other for other in story.plan.images if other.id == rendering.segment_id)
+    attempt, segment = page.attempt, _segment(story.plan, rendering)
     if attempt.is_kept:
         drawn = story.renderings[segment.id]
-    else:
-        fault = FaultFinder().find(image, segment, story.plan, story) if page.checks else ""
-        drawn = replace(
-            rendering, image_key=image_key(image), fault=fault, redrawn=attempt.fault, drawn_seed=attempt.seed,
-            drawn_prompt=attempt.prompt,
-        )  # fmt: skip
-    told: list[str] = []
+        return drawn, image, _after_fault(page, drawn)
+    fault = FaultFinder().find(image, segment, story.plan, story) if page.checks else ""
+    drawn = replace(
+        rendering, image_key=image_key(image), fault=fault, redrawn=attempt.fault, drawn_seed=attempt.seed,
+        drawn_prompt=attempt.prompt, wishes=attempt.wish,
+    )  # fmt: skip
+    if attempt.wish:
+        return drawn, image, Look()  # it is kept when the critic likes it best
+    told: tuple[str, ...] = ()
     if attempt.fault:
         first = story.renderings[segment.id]
         if not is_better(drawn.fault, first.fault):
             drawn, image = replace(first, redrawn=attempt.fault), story.image(segment.id)
         if drawn.fault:
-            told.append(kept_sentence(segment.id, drawn.fault, twice=True))
-    if not attempt.wish and not attempt.is_kept:
-        drawn = story.keep(drawn, image)
-        if drawn.fault and not attempt.fault:
-            again = Attempt(fault=drawn.fault, seed=seed_after_fault(rendering.seed))
-            return Look(next=again, notes=(redraw_sentence(segment.id, drawn.fault),))
-    if critic is None:
-        return Look(notes=tuple(told))
-    try:
-        verdict = critic.judge(image, segment, story.plan.cast, cancel=cancel)
-    except (Cancelled, StoryError):
-        raise
-    except Exception as error:
-        return Look(notes=(*told, critic_fails_sentence(error)), critic_fails=True)
+            told = (kept_sentence(segment.id, drawn.fault, twice=True),)
+    drawn = story.keep(drawn, image)
+    look = _after_fault(page, drawn)
+    return drawn, image, replace(look, notes=(*told, *look.notes))
+
+
+def judge(
+    page: Page, drawn: Rendering, image: Image, story: Story, critic: Critic, *, cancel: Callable[[], bool]
+) -> Look:
+    """What the critic says of a drawing that `keep` returned; it becomes the page's picture if it is the best so far."""
+    segment, verdict = _segment(story.plan, drawn), drawn.verdict
+    if critic.is_done_with(drawn):
+        return Look()
+    told: tuple[str, ...] = ()
     if verdict is None:
-        return Look(notes=(*told, no_verdict_sentence(segment.id)))
-    told.append(critic_sentence(segment.id, verdict))
-    best = story.renderings[segment.id]
-    if best.verdict is None or verdict.rank > best.verdict.rank:
-        story.keep(replace(drawn, verdict=verdict), image)
-    if critic.is_content(verdict) or attempt.wish >= critic.max_redraws:
-        return Look(notes=tuple(told))
-    words, wish = reworded(segment, verdict.prompt).prompt, attempt.wish + 1
-    told[-1] += "; it is drawn once more"
-    again = Attempt(wish=wish, seed=seed_of_wish(rendering.seed, wish), prompt="" if words == segment.prompt else words)
-    return Look(next=again, notes=tuple(told))
+        try:
+            verdict = critic.judge(image, segment, story.plan.cast, cancel=cancel)
+        except (Cancelled, StoryError):
+            raise
+        except Exception as error:
+            return Look(notes=(critic_fails_sentence(error),), critic_fails=True)
+        if verdict is None:
+            return Look(notes=(no_verdict_sentence(segment.id),))
+        told = (critic_sentence(segment.id, verdict),)
+        best = story.renderings[segment.id]
+        if best.verdict is None or verdict.rank > best.verdict.rank:
+            story.keep(replace(drawn, verdict=verdict), image)
+        else:
+            story.keep(replace(best, wishes=drawn.wishes), story.image(segment.id))
+        if critic.is_content(verdict) or drawn.wishes >= critic.max_redraws:
+            return Look(notes=told)
+        told = (f"{told[0]}; it is drawn once more",)
+    words, wish = reworded(segment, verdict.prompt).prompt, drawn.wishes + 1
+    again = Attempt(wish=wish, seed=seed_of_wish(drawn.seed, wish), prompt="" if words == segment.prompt else words)
+    return Look(next=again, notes=told)
+
+
+def _after_fault(page: Page, drawn: Rendering) -> Look:
+    if not (page.checks and drawn.lacks_redraw):
+        return Look()
+    again = Attempt(fault=drawn.fault, seed=seed_after_fault(drawn.seed))
+    return Look(next=again, notes=(redraw_sentence(drawn.segment_id, drawn.fault),))
+
+
+def _segment(plan: Plan, rendering: Rendering) -> ImageSegment:
+    return next(image for image in plan.images if image.id == rendering.segment_id)
 
 
 def emit_again(graph: Graph, page: Page, rendering: Rendering, plan: Plan) -> Link:
     """Adds the nodes of one more drawing, that of `page.attempt`; returns the link to its IMAGE."""
     attempt, prompt = page.attempt, rendering.prompt
-    segment = next(image for image in plan.images if image.id == rendering.segment_id)
+    segment = _segment(plan, rendering)
     if attempt.prompt:
         prompt = with_looks(plan, reworded(segment, attempt.prompt), {reference.member for reference in page.references})
     shot = GraphShot(

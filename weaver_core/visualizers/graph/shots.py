@@ -26,7 +26,7 @@ from .attempts import Attempt, Page
 class PageToDraw:
     """One image that has to be drawn. Keys of references that are drawn in the same run are not known yet, and empty.
 
-    is_kept   it is there already, and only the critic has to look at it
+    is_kept   it is there already, and has to be looked at once more
     """
 
     segment: ImageSegment
@@ -79,40 +79,43 @@ def pages_to_draw(
     visualizer: str,
     *,
     redraw_stale: bool = False,
-    has_critic: bool = False,
+    wants_look: Callable[[Rendering], bool] = lambda kept: False,
 ) -> tuple[list[PageToDraw], list[str]]:
     """The images that the story does not have as the plan wants them, in order; and sentences for the user.
 
     Pages that are there under their key (a page that was changed back, say) become the current ones of their segments.
-    A page whose references are drawn anew is kept as it is, unless `redraw_stale`. With a critic, those come as well that are
-    there under their key and no critic has seen.
+    A page whose references are drawn anew is kept as it is, unless `redraw_stale`. Those come as well that are there under their
+    key and `wants_look`: they may become others.
     """
     pages: list[PageToDraw] = []
     notes: list[str] = []
     pending: set[str] = set()
+    looked_at: set[str] = set()
     for segment in plan.images:
         current = story.renderings.get(segment.id)
-        if segment.locked and current:
+        if segment.locked and current and current.is_of(segment.prompt):
             continue
         choices, missed = choose_references(
             plan, segment, drawn=[image.id for image in plan.images],
             user_images=[picture.name for picture in request.images],
             budget=family.capabilities.max_references, policy=story.policy,
         )  # fmt: skip
-        page = PageToDraw(
-            segment=segment, choices=choices,
-            rendering=_rendering(plan, request, story, family, sampling, visualizer, segment, choices, pending),
-        )  # fmt: skip
+        def from_known(unknown: set[str], segment=segment, choices=choices) -> PageToDraw:
+            rendering = _rendering(plan, request, story, family, sampling, visualizer, segment, choices, unknown)
+            return PageToDraw(segment=segment, choices=choices, rendering=rendering)
+
+        page = from_known(pending)
         waits = any(choice.source in pending for choice in choices)
         known = None if waits else _known(story, current, page.rendering.key)
         if known:
             story.reuse(known, segment.id)
-            if has_critic and known.verdict is None:
+            if wants_look(known):
                 pages.append(replace(page, is_kept=True))
+                looked_at.add(segment.id)
         elif current and not redraw_stale and is_only_stale(current, page.rendering):
             notes.append(f"{segment.id} was drawn from an earlier {_changed(page, current)}; it is kept as it was")
         else:
-            pages.append(page)
+            pages.append(from_known(pending | looked_at))
             pending.add(segment.id)
             notes += [*missed, *_size_notes(request, page, notes)]
     return pages, notes
