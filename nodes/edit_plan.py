@@ -19,6 +19,7 @@ from ..weaver_core.request import Request
 from ..weaver_core.segments import kind_of
 from . import host
 from .schema import CATEGORY, PLAN, checked, fitted
+from .seeds import seeds_before
 from .values import PlannedStory
 
 NODE = "Edit Plan"
@@ -55,6 +56,7 @@ class WeaverEditPlan(io.ComfyNode):
             "references of every image. After a change only the pages that need it are drawn again.",
             search_aliases=["plan editor", "edit story", "edit prompts", "storyboard", "reorder pages", "review plan"],
             is_output_node=True,  # so that the editor hears of its plan in every run, also when nothing had to be done
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 PLAN.Input("plan", optional=True, tooltip="The plan to begin with. Without one, the story is written in this node."),
                 io.String.Input("edits", default="", optional=True, socketless=True,
@@ -93,6 +95,7 @@ class WeaverEditPlan(io.ComfyNode):
             "pictures": [] if came_in is None else [picture.name for picture in came_in.request.images],
             "waits": waits,
             "notes": [],
+            "seeds": seeds_before(cls.hidden.prompt or {}, cls.hidden.unique_id) if waits else [],
         }
         if waits:
             return io.NodeOutput(host.blocker(), host.blocker(), ui={"weaver_edit_plan": [shown]})

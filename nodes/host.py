@@ -174,6 +174,13 @@ def stamp(paths: Iterable[Path]) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
+def model_file_stamp(name: str) -> str:
+    """The stamp of the files that loaders of whatever kind find under this name; "" when there are none."""
+    found = {folder_paths.get_full_path(kind, name) for kind in list(folder_paths.folder_names_and_paths)}
+    paths = [Path(path) for path in sorted(filter(None, found)) if Path(path).is_file()]
+    return stamp(paths) if paths else ""
+
+
 # ---- devices and memory
 
 
@@ -291,6 +298,11 @@ class ProgressText:
             logging.debug("Weaver: progress text cannot be shown here: %s", error)
 
 
+def node_in_graph(node_id: str | None) -> str | None:
+    """The node of the user's graph: what runs inside an expansion is called after the one that was expanded, "7.0.0.p1" after 7."""
+    return None if node_id is None else str(node_id).split(".")[0]
+
+
 class BookMessages:
     """Messages of a running node for the book view, to the page that has queued the run. Like `ProgressText` a comfort only.
 
@@ -308,8 +320,7 @@ class BookMessages:
         from server import PromptServer
 
         server = PromptServer.instance
-        # What runs inside an expansion is called after the node that was expanded: "7.0.0.p1" belongs to 7.
-        about = {"prompt_id": server.last_prompt_id, "node": str(self._node_id).split(".")[0], "workflow": self._workflow_id}
+        about = {"prompt_id": server.last_prompt_id, "node": node_in_graph(self._node_id), "workflow": self._workflow_id}
         server.send_sync(BOOK_EVENT, about | data, server.client_id)
 
     def stop(self) -> None:

@@ -37,7 +37,7 @@ class WeaverInterleave(io.ComfyNode):
             "one node; finished pages are kept.",
             search_aliases=["closed loop", "interleaved", "story in one node", "write and draw", "look back"],
             is_input_list=True,  # pictures of different sizes come as a list
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 MODEL.Input("weaver_model", tooltip="From Load Weaver Model."),
                 *hosted_planner_inputs(

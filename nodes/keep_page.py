@@ -37,7 +37,7 @@ class WeaverKeepPage(io.ComfyNode):
             "drawn again. There is no use in adding it by hand.",
             is_dev_only=True,  # hidden from the list of nodes
             enable_expand=True,
-            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Image.Input("image", tooltip="The page that was drawn."),
                 io.String.Input("draft", default="", tooltip="Name of the story's folder in output/weaver-drafts."),

@@ -10,6 +10,7 @@ from ..weaver_core.plan import ImageSegment, Plan, TextSegment
 from ..weaver_core.story import StoryFolder
 from . import host
 from .book import page_facts
+from .seeds import seeds_before
 from .values import DrawnImage
 
 _PAUSE_S = 0.2  # between two messages: the page cannot show more, and the loop must not wait for it
@@ -24,6 +25,8 @@ class LiveBook:
 
     def __init__(self, hidden):
         self._messages = host.BookMessages(hidden)
+        # With them the page can go on with this very story when the run is stopped.
+        self._seeds = seeds_before(getattr(hidden, "prompt", None) or {}, host.node_in_graph(hidden.unique_id))
         self._plan: Plan | None = None
         self._title, self._segments = "", dict[str, TextSegment | ImageSegment]()
         self._unfinished = dict[str, str]()  # segment id -> its text so far
@@ -93,6 +96,7 @@ class LiveBook:
             return
         self._messages.send({
             "fresh": self._fresh, "title": plan.title, "language": plan.language, "count": len(pages), "pages": changed,
+            "seeds": self._seeds,
         })  # fmt: skip
         self._sent, self._last, self._fresh = dict(enumerate(pages)), now, False
         self._last_whole = now if whole else self._last_whole

@@ -40,7 +40,7 @@ class WeaverPlan(io.ComfyNode):
             description="Writes a story: title, text, and a dense prompt for every image. Nothing is drawn yet.",
             search_aliases=["story", "story planner", "dense prompt", "write story", "interleaved"],
             is_input_list=True,  # pictures of different sizes come as a list
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 MODEL.Input("weaver_model", tooltip="From Load Weaver Model."),
                 *hosted_planner_inputs(

@@ -25,7 +25,7 @@ class WeaverPlanWithClip(io.ComfyNode):
             "qwen3.5, gemma. The same file may encode the prompts of your image model. Needs ComfyUI 0.15 or newer.",
             search_aliases=["clip", "text generate", "generate text", "qwen3vl", "gemma", "llm", "story planner", "write story"],
             is_input_list=True,  # pictures of different sizes come as a list
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Clip.Input("clip", tooltip="From Load CLIP, with a model that can write: qwen3vl_4b, qwen3vl_8b, qwen3.5_4b, gemma ..."),
                 *own_planner_inputs(),

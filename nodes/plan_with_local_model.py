@@ -25,7 +25,7 @@ class WeaverPlanWithLocalModel(io.ComfyNode):
             "It is held to well-formed plans with exactly the images that were asked for.",
             search_aliases=["qwen", "qwen-vl", "transformers", "gguf", "llm", "vlm", "story planner", "write story"],
             is_input_list=True,  # pictures of different sizes come as a list
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Combo.Input("model", options=host.planner_names() or [NO_MODEL],
                                tooltip="A chat model under models/LLM: its folder, a .gguf file, or a LoRA (PEFT) of a model that is there."),

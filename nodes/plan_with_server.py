@@ -30,7 +30,7 @@ class WeaverPlanWithServer(io.ComfyNode):
             "hosted one. A key never stands in the workflow: set WEAVER_API_KEY and WEAVER_API_URL, and start ComfyUI again.",
             search_aliases=["ollama", "openai", "lm studio", "vllm", "llama.cpp", "llm", "vlm", "story planner", "write story"],
             is_input_list=True,  # pictures of different sizes come as a list
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.String.Input("url", default="http://localhost:11434/v1",
                                 tooltip="The server's address. Ollama has port 11434, LM Studio 1234, vLLM 8000, llama.cpp 8080."),

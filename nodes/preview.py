@@ -6,10 +6,10 @@ from comfy_api.latest import io
 
 from .book import book
 from .schema import CATEGORY, STORY, checked, fitted
+from .seeds import seeds_before
 from .values import WovenStory
 
 NODE = "Preview Story"
-_SEEDS = ("seed", "noise_seed")
 
 
 class WeaverPreviewStory(io.ComfyNode):
@@ -34,23 +34,3 @@ class WeaverPreviewStory(io.ComfyNode):
         woven = checked(story, WovenStory, NODE, "Visualize Plan")
         seeds = seeds_before(cls.hidden.prompt or {}, cls.hidden.unique_id)
         return io.NodeOutput(woven, ui={"weaver_story": [book(woven) | {"seeds": seeds}]})
-
-
-def seeds_before(prompt: dict, node_id: str | None) -> list[list]:
-    """[node, input, seed] of every node that this one depends on: with these the same story comes again, and one page can change.
-
-    Their widgets may show other seeds by then, because the page rolls them after every run.
-    """
-    found, waiting, seen = [], [node_id], set()
-    while waiting:
-        current = waiting.pop()
-        inputs = prompt.get(current, {}).get("inputs", {})
-        if current in seen:
-            continue
-        seen.add(current)
-        for name, value in inputs.items():
-            if isinstance(value, list) and len(value) == 2:
-                waiting.append(str(value[0]))
-            elif name in _SEEDS and isinstance(value, int) and not isinstance(value, bool):
-                found.append([current, name, value])
-    return found

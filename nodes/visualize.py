@@ -40,7 +40,7 @@ class WeaverVisualizePlan(io.ComfyNode):
             "after an interrupt, and when one page changes, only what is missing is drawn.",
             search_aliases=["draw story", "render plan", "story images", "consistent character"],
             is_input_list=True,  # references of different sizes come as a list
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 MODEL.Input("weaver_model", tooltip="From Load Weaver Model, the same that wrote the plan; or from Load Diffusers Visualizer."),
                 PLAN.Input("plan", tooltip="From Weaver Plan."),

@@ -45,7 +45,7 @@ class WeaverVisualizeWithModel(io.ComfyNode):
             search_aliases=["qwen image edit story", "flux klein story", "consistent character", "render plan", "sdxl story"],
             is_input_list=True,  # references of different sizes come as a list
             enable_expand=True,
-            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Model.Input("model", tooltip="The image model, with its LoRAs: from Load Diffusion Model or Load Checkpoint."),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
@@ -125,7 +125,8 @@ class WeaverVisualizeWithModel(io.ComfyNode):
         if request.images and not chosen.capabilities.max_references:
             notes.append(f"{chosen.title} cannot use references; the looks of the cast go into the prompts instead")
         story_plan, changes = changed_plan(story_plan, single(page_changes or [], "page_changes", NODE, otherwise=""), notes)
-        visualizer = visualizer_of(chosen, sampling, digest_before(nodes, links["model"], links["clip"], links["vae"]))
+        weights = digest_before(nodes, links["model"], links["clip"], links["vae"], stamp=host.model_file_stamp)
+        visualizer = visualizer_of(chosen, sampling, weights)
         settings = RenderSettings(steps=single(steps, "steps", NODE) or None, guidance=single(cfg, "cfg", NODE) or None)
         made_with = f"{chosen.title} ({facts.files[0]})" if facts.files else chosen.title
         before = single(story_so_far or [], "story_so_far", NODE)

@@ -61,7 +61,7 @@ def load_pack(output: Path):
     kind = SimpleNamespace(Input=_Socket, Output=_Socket)
     io = SimpleNamespace(
         Schema=_Schema, ComfyNode=_ComfyNode, NodeOutput=_NodeOutput, Custom=lambda name: kind,
-        Hidden=SimpleNamespace(unique_id="unique_id", dynprompt="dynprompt", extra_pnginfo="extra_pnginfo"),
+        Hidden=SimpleNamespace(unique_id="unique_id", prompt="prompt", dynprompt="dynprompt", extra_pnginfo="extra_pnginfo"),
         **dict.fromkeys(("String", "Int", "Float", "Boolean", "Combo", "Image", "Model", "Clip", "Vae"), kind),
     )  # fmt: skip
     bar = SimpleNamespace(update_absolute=lambda *_, **__: None)

@@ -174,7 +174,11 @@ def test_the_seeds_before_the_preview_are_told_but_not_those_beside_it(pack):
         "1": {"inputs": {"seed": 7, "prompt": "x"}}, "2": {"inputs": {"plan": ["1", 0], "noise_seed": 8, "seed": ["9", 0]}},
         "3": {"inputs": {"story": ["2", 0], "other": ["2", 1]}}, "4": {"inputs": {"seed": 5}}, "9": {"inputs": {"seed": True}},
     }  # fmt: skip
-    assert sorted(pack.part("nodes.preview").seeds_before(prompt, "3")) == [["1", "seed", 7], ["2", "noise_seed", 8]]
+    seeds_before = pack.part("nodes.seeds").seeds_before
+    assert sorted(seeds_before(prompt, "3")) == [["1", "seed", 7], ["2", "noise_seed", 8]]
+    prompt["1"]["inputs"]["seed"] = ["9", 0]
+    prompt["9"] = {"inputs": {"value": 11, "steps": 3}}
+    assert sorted(seeds_before(prompt, "3")) == [["2", "noise_seed", 8], ["9", "value", 11]], "that of a primitive"
 
 
 def test_messages_name_run_node_and_workflow_and_end_with_the_whole_story(pack, model):
@@ -235,6 +239,7 @@ def test_every_image_goes_back_to_the_planner_before_it_writes_on(pack, model):
     assert [sum(not isinstance(item, str) for item in history) for history in histories] == [0, 1, 2, 3]
     assert story.plan == planned.plan and [image.prompt for image in story.plan.images] == PROMPTS
     assert len(tensors) == 3 and tuple(tensors[0].shape) == (1, 32, 32, 3)
+    assert all(one["seeds"] == [] for one in messages(pack))
     kinds = [[bool(page["picture"]) for page in one["pages"].values()] for one in messages(pack)]
     assert any(kinds) and story.plan.texts[-1].text == "Good night."
 

@@ -90,7 +90,7 @@ def test_edits_win_over_another_plan_that_comes_in_later(pack, came_in):
 
 def test_with_review_first_nothing_goes_on_until_this_very_plan_was_accepted(pack, came_in):
     args, shown = run(pack, plan=came_in, review_first=True)
-    assert args == (STOP, STOP) and shown["waits"] and shown["plan"]["title"] == "Robin's day"
+    assert args == (STOP, STOP) and shown["waits"] and shown["plan"]["title"] == "Robin's day" and shown["seeds"] == []
     accepted = edits(pack, shown)
     (story, _), _ = run(pack, plan=came_in, review_first=True, edits=accepted)
     assert story.plan == came_in.plan

@@ -441,6 +441,9 @@ def test_the_digest_follows_inputs_and_not_node_ids():
     digest = digest_before(LOADED.__getitem__, ["2", 0])
     assert digest_before(renamed.__getitem__, ["9", 0]) == digest
     assert digest_before(weaker.__getitem__, ["2", 0]) != digest
+    marks = [digest_before(LOADED.__getitem__, ["2", 0], stamp=lambda name, size=size: f"{name} {size}") for size in (1, 1, 2)]
+    assert marks[0] == marks[1] != marks[2], "another file under the same name"
+    assert digest_before(LOADED.__getitem__, ["2", 0], stamp=lambda name: "") == digest
 
 
 # ---- from plan to pages

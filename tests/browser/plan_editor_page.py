@@ -13,7 +13,10 @@ ALONE = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/cs
   import { PlanEditor } from "/js/plan_editor_view.js"
   window.kept = ""
   window.accepted = 0
-  window.editor = new PlanEditor({ save: (text) => { window.kept = text }, accept: () => { window.accepted += 1 } })
+  window.held = []
+  window.editor = new PlanEditor({
+    save: (text) => { window.kept = text }, holdSeeds: (seeds) => window.held.push(seeds), accept: () => { window.accepted += 1 },
+  })
   document.querySelector("#place").append(window.editor.root)
 </script>"""
 KINDS = {".js": "text/javascript", ".css": "text/css"}
@@ -79,7 +82,7 @@ class EditorAlone(Editor):
 
     def receive(self, plan: dict, key: str, **told) -> None:
         """What the node tells when it has run."""
-        told = {"plan": plan, "key": key, "pictures": [], "waits": False, "notes": []} | told
+        told = {"plan": plan, "key": key, "pictures": [], "waits": False, "notes": [], "seeds": []} | told
         self.browser.evaluate("(told) => window.editor.receive(told)", told)
 
     def read(self, text) -> None:

@@ -20,6 +20,8 @@ def workflow(edits="", seed: int = 7) -> dict:
     for node in graph["nodes"]:
         if node["type"] == "WeaverVisualizePlan":
             node["widgets_values"] = [seed, "fixed", 2, 0, 0, *node["widgets_values"][5:]]
+        elif node["type"] == "WeaverPlan":  # as ComfyUI adds it: another plan comes with every run
+            node["widgets_values"] = ["randomize" if value == "fixed" else value for value in node["widgets_values"]]
         elif node["type"] == "WeaverEditPlan":
             node["widgets_values"][0] = edits
     return graph

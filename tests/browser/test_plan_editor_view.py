@@ -132,6 +132,29 @@ def test_edits_are_never_taken_away_by_another_plan(editor):
     assert editor.banner() == "" and editor.edits()["base"] == "b" * 16 and editor.prompt(1).input_value() == "Mine."
 
 
+def test_going_back_to_a_plan_that_was_never_edited_shows_the_one_that_came_in_last(editor):
+    editor.receive(plan_of(1), "a" * 16)
+    editor.prompt(1).fill("Mine.")
+    editor.receive(plan_of(3), "b" * 16)
+    editor.button("Undo (Ctrl+Z)").click()
+    assert len(editor.order()) == 6 and editor.edits() is None, "what is shown as it came in is what came in"
+    editor.prompt(1).fill("Mine again.")
+    assert editor.edits()["base"] == "b" * 16 and len(editor.edits()["plan"]["segments"]) == 6
+
+
+def test_a_plan_that_is_accepted_or_kept_while_the_node_waits_comes_again(editor):
+    seeds = [["1", "seed", 7]]
+    editor.receive(plan_of(1), "a" * 16, waits=True, seeds=seeds)
+    editor.button("Accept and run").click()
+    assert editor.browser.evaluate("[window.held, window.accepted]") == [[seeds], 1]
+    editor.receive(plan_of(2), "b" * 16, waits=True, seeds=seeds)
+    editor.button("Keep mine").click()
+    assert editor.browser.evaluate("window.held.length") == 2
+    editor.receive(plan_of(3), "c" * 16)
+    editor.button("Keep mine").click()
+    assert editor.browser.evaluate("window.held.length") == 2, "without waiting the seeds are the user's"
+
+
 def test_text_that_looks_like_markup_is_shown_as_text(editor):
     plan = plan_of(1, HOSTILE)
     member = {"name": HOSTILE, "kind": HOSTILE, "look": HOSTILE, "outfits": [HOSTILE], "references": [HOSTILE]}

@@ -6,7 +6,7 @@ import { viewUrl } from "./view_url.js"
 const INVITATION = "Press Run: the story appears here while it is written and drawn."
 
 export class BookView {
-  /** actions: look, reroll, lock, edit, reference, undo, clear, redrawStale, changes, isReady, whyNot; see story_preview.js */
+  /** actions: look, reroll, lock, edit, reference, undo, clear, redrawStale, goOn, changes, isReady, whyNot; see story_preview.js */
   constructor(actions) {
     this.actions = actions
     this.book = null // {title, language, pages}
@@ -44,6 +44,7 @@ export class BookView {
       this.book = { title: "", language: "en", pages: [] }
       this.earlier = new Map(earlier.filter((page) => page.picture ?? page.earlier).map((page) => [page.id, page]))
     }
+    this.book.seeds = message.seeds
     this.book.title = message.title
     this.book.language = message.language
     this.book.pages.length = message.count
@@ -85,10 +86,11 @@ export class BookView {
     this.view.classList.toggle("weaver-live", running)
     setText(this.title, book.title || (running ? "…" : "Untitled"))
     const changes = this.actions.changes()
+    const canChange = changes !== null && this.actions.isReady()
     for (let number = 0; number < book.pages.length; number++) {
       this.pageViews[number] ??= new PageView(number, this.actions)
       const page = book.pages[number]
-      this.pageViews[number].show(page, { running, change: changes?.of(page) ?? null, pages: book.pages, canChange: changes !== null })
+      this.pageViews[number].show(page, { running, change: changes?.of(page) ?? null, pages: book.pages, canChange })
     }
     this.pageViews.length = book.pages.length
     const articles = this.pageViews.map((page) => page.article)
@@ -102,7 +104,11 @@ export class BookView {
     const pages = this.book.pages
     const parts = []
     if (running) parts.push(element("span", { className: "weaver-doing", textContent: doing(pages) }))
-    else if (this.sentence) parts.push(element("span", { textContent: this.sentence }))
+    else if (this.sentence) {
+      parts.push(element("span", { textContent: this.sentence }))
+      const label = "Draw what is missing, with the seeds that this story was begun with"
+      if (this.actions.isReady()) parts.push(button("", label, () => this.actions.goOn(), "Go on"))
+    }
     const numStale = pages.filter((page) => page.stale).length
     if (!running && numStale) {
       parts.push(element("span", { textContent: numStale === 1 ? "1 page is stale" : `${numStale} pages are stale` }))

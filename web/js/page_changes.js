@@ -62,13 +62,20 @@ export function showOrHide(node) {
 /** Sets the seeds before this story to those it was made with, and keeps them there: else another story would come. */
 export function holdSeeds(seeds) {
   for (const [executionId, name, value] of seeds ?? []) {
-    const node = nodesAt(executionId).at(-1)
-    const index = node?.widgets?.findIndex((widget) => widget.name === name) ?? -1
+    const [node, index] = ownerOf(nodesAt(executionId).at(-1), name)
     if (index < 0) continue
     node.widgets[index].value = value
     const control = node.widgets.slice(index + 1).find((widget) => widget.name === "control_after_generate")
     if (control) control.value = "fixed"
   }
+}
+
+/** The node and the place of the widget that an input gets its number from: its own, or that of a primitive before it. */
+function ownerOf(node, name) {
+  const slot = node?.inputs?.findIndex((input) => input.name === name) ?? -1
+  const source = slot < 0 ? null : sourceOf(node, slot)?.node
+  if (source?.type === "PrimitiveNode") return [source, source.widgets?.length ? 0 : -1]
+  return [node, node?.widgets?.findIndex((widget) => widget.name === name) ?? -1]
 }
 
 /** Queues what this preview needs, and no other output: a page that is tried out should not save the story each time. */

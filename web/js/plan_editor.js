@@ -1,6 +1,7 @@
 // Edit Plan: binds the plan editor to its node. What is edited is kept in the node's widget `edits`, and so in the workflow.
 import { app } from "../../../scripts/app.js"
 import { element, keepInSight, loadStyles, placeOf } from "./dom.js"
+import { holdSeeds } from "./page_changes.js"
 import { PlanEditor } from "./plan_editor_view.js"
 import { tellComfy } from "./tell_comfy.js"
 
@@ -27,6 +28,10 @@ function bind(node) {
       node.graph?.setDirtyCanvas?.(true, false)
       clearTimeout(timer)
       timer = setTimeout(tell, QUIET_MS)
+    },
+    holdSeeds: (seeds) => {
+      holdSeeds(seeds)
+      tellComfy()
     },
     accept: () => app.queuePrompt(0, 1),
   })

@@ -11,10 +11,14 @@ const ASPECTS = ["1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16"]
 
 let count = 0
 
-/** `save(text)` is told what is to be kept after every change, `accept()` that the user wants the plan to be drawn. */
+/**
+ * `save(text)` is told what is to be kept after every change, `accept()` that the user wants the plan to be drawn, and
+ * `holdSeeds(seeds)` that the plan that has come in has to come again.
+ */
 export class PlanEditor {
-  constructor({ save, accept }) {
+  constructor({ save, holdSeeds, accept }) {
     this.save = save
+    this.holdSeeds = holdSeeds
     this.accept = accept
     this.incoming = null
     this.history = new plans.History({ plan: plans.emptyPlan(), base: null, edited: false, damaged: null })
@@ -45,13 +49,18 @@ export class PlanEditor {
     this.render()
   }
 
-  /** What the node has told: {plan, key, pictures, waits, notes}. */
+  /** What the node has told: {plan, key, pictures, waits, notes, seeds}. */
   receive(incoming) {
     this.incoming = incoming
-    const { state } = this.history
-    // A plan that nobody has edited yet is always the one that came in last.
-    if (!state.edited && state.damaged === null) this.history.replace({ ...state, plan: incoming.plan ?? plans.emptyPlan() })
+    this.followIncoming()
     this.render()
+  }
+
+  /** A plan that nobody has edited is always the one that came in last, also where the user has gone back to it. */
+  followIncoming() {
+    const { state } = this.history
+    if (this.incoming && !state.edited && state.damaged === null)
+      this.history.replace({ ...state, plan: this.incoming.plan ?? plans.emptyPlan() })
   }
 
   get pictures() {
@@ -127,7 +136,9 @@ export class PlanEditor {
     this.step({ plan: this.incoming?.plan ?? plans.emptyPlan(), base: null, edited: false, damaged: null })
   }
 
+  /** For the plan that has come in: while the node waits, that one has to come again, or else it would wait again. */
   keepMine() {
+    if (this.incoming.waits) this.holdSeeds(this.incoming.seeds ?? [])
     this.step({ ...this.history.state, base: this.incoming.key, edited: true })
   }
 
@@ -136,6 +147,7 @@ export class PlanEditor {
     this.commit()
     const before = this.history.state.plan.segments
     if (!this.history[direction]()) return
+    this.followIncoming()
     this.changed()
     const { segments } = this.history.state.plan
     const different = segments.find((segment) => !before.includes(segment))

@@ -54,6 +54,7 @@ function actionsOf(node) {
       writeChanges(carrierOf(node), [])
       return again()
     },
+    goOn: () => again(),
     redrawStale() {
       holdSeeds(node.weaverBook.book.seeds)
       return drawStale(node, carrierOf(node))
@@ -108,8 +109,8 @@ function listen() {
   const stop = (sentence) => ({ detail }) => {
     for (const node of previews) node.weaverBook.stop(detail.prompt_id, sentence)
   }
-  api.addEventListener("execution_interrupted", stop("Stopped. Finished pages are kept: press Run to go on."))
-  api.addEventListener("execution_error", stop("Not finished. Finished pages are kept: press Run to go on."))
+  api.addEventListener("execution_interrupted", stop("Stopped. Finished pages are kept."))
+  api.addEventListener("execution_error", stop("Not finished. Finished pages are kept."))
   api.addEventListener("execution_success", stop(""))
 }
 

@@ -61,20 +61,27 @@ def files_before(nodes: Callable[[str], Mapping], link: Link) -> tuple[str, ...]
     return tuple(found)
 
 
-def digest_before(nodes: Callable[[str], Mapping], *links: Link) -> str:
-    """16 hex digits that change when a node before one of the links changes, or one of its inputs; never with node ids."""
+def digest_before(nodes: Callable[[str], Mapping], *links: Link, stamp: Callable[[str], str] = lambda name: "") -> str:
+    """16 hex digits that change when a node before one of the links changes, or one of its inputs; never with node ids.
+
+    stamp   name of a weights file, as loaders are given it -> a text that changes with the file
+    """
     hashes: dict[str, str] = {}
 
     def digest(node_id: str) -> str:
         if node_id not in hashes:
             node = nodes(node_id)
             facts = {
-                name: [digest(value[0]), value[1]] if is_link(value) else value
+                name: [digest(value[0]), value[1]] if is_link(value) else stamped(value)
                 for name, value in sorted(node["inputs"].items())
             }
             text = json.dumps([node["class_type"], facts], default=str)
             hashes[node_id] = hashlib.sha256(text.encode()).hexdigest()
         return hashes[node_id]
+
+    def stamped(value: object) -> object:
+        is_file = isinstance(value, str) and _WEIGHTS.search(value)
+        return [value, mark] if is_file and (mark := stamp(value)) else value
 
     parts = [[digest(link[0]), link[1]] for link in links]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
