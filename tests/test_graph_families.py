@@ -562,7 +562,7 @@ def test_the_user_s_picture_of_a_member_comes_first():
     plan = PAIR.replace("One.", '<cast name="Robin" references="robin">\nOne.')
     pages, _ = story_pages("flux2-klein", plan, request=Request(prompt="a story", images=(picture,)))
     assert [[choice.source for choice in page.choices] for page in pages] == [["robin"], [], ["robin", "p2"], ["robin"]]
-    assert pages[0].rendering.references == (UsedReference(source="robin", key=picture.key),)
+    assert pages[0].rendering.references == (UsedReference(source="robin", key=picture.key, whom="is Robin, for Robin"),)
 
 
 def test_a_size_that_cannot_be_drawn_is_said_once():

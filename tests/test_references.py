@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from weaver_core.errors import InputError
 from weaver_core.plan import CastMember, ImageSegment, Plan
 from weaver_core.references import POLICIES, choose_references
+from weaver_core.visualizers.slots import slot_of, with_looks, with_slots
 
 
 def story(*casts, cast=(), references=None):
@@ -164,6 +165,33 @@ def test_a_budget_in_tokens_is_kept_as_well():
     named = story("", "", "", references=("p1", "p2"))
     sources, notes = chosen(named, "p3", max_tokens=100, tokens_of=lambda choice: 64)
     assert sources == ["p1"] and "only 1 references can be used; left out: p2" in notes[0]
+
+
+TWO = [CastMember(name="Robin", look="an orange fox"), CastMember(name="Mia", look="a grey cat"), CastMember(name="den", kind="place")]
+
+
+def test_a_picture_of_two_says_so_and_their_looks_stay_in_the_words():
+    plan = story("Robin Mia den", "Mia", "Robin Mia", "den", cast=TWO)
+
+    def spoken(segment_id: str) -> str:
+        segment = plan.segment(segment_id)
+        choices, _ = choose_references(plan, segment, drawn=["p1", "p2", "p3"], user_images=(), budget=4)
+        slots = [slot_of(choice) for choice in choices]
+        return with_slots(with_looks(plan, segment, slots), slots, "image {}")
+
+    prompt = plan.segment("p2").prompt
+    assert spoken("p2") == f"Image 1 shows Mia and Robin. Draw a new picture in which Mia looks exactly as there: {prompt}\nMia: a grey cat"
+    both = spoken("p3")
+    assert both.startswith("Image 1 shows Robin and Mia. Draw a new picture in which Robin and Mia look exactly as there: ")
+    assert both.endswith("Robin: an orange fox\nMia: a grey cat")
+    assert spoken("p4").startswith("Image 1 shows den, Robin and Mia. Draw a new picture in which den looks exactly as there: ")
+
+
+def test_a_picture_of_one_stands_for_the_look():
+    plan = story("Robin den", "Robin", cast=TWO)
+    (choice,), _ = choose_references(plan, plan.segment("p2"), drawn=["p1"], user_images=(), budget=4)
+    assert (choice.member, choice.others, choice.beside) == ("Robin", (), ())
+    assert with_looks(plan, plan.segment("p2"), [slot_of(choice)]) == plan.segment("p2").prompt
 
 
 @given(st.lists(st.sets(st.sampled_from("ABC"), max_size=3).map(sorted).map(" ".join), min_size=1, max_size=6), st.integers(0, 4))  # fmt: skip

@@ -263,8 +263,10 @@ def test_policy_and_budget_decide_what_pages_are_drawn_from(pack, policy, pictur
 def test_another_policy_draws_only_the_pages_that_it_changes(pack):
     draw(pack, write(pack))
     pack.visualizer.shots.clear()
+    draw(pack, write(pack), reference_choice=references(pack, "cast"))
+    assert pack.visualizer.shots == [], "the same picture for the same hero"
     draw(pack, write(pack), reference_choice=references(pack, "previous"))
-    assert [shot.prompt for shot in pack.visualizer.shots] == ["The fox sleeps under a tree."]
+    assert [shot.prompt for shot in pack.visualizer.shots] == ["The fox walks along a river.", "The fox sleeps under a tree."]
 
 
 def test_an_unknown_policy_is_refused(pack):

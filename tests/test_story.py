@@ -20,7 +20,7 @@ from small_pair import FOX, ShapeVisualizer, TellingPlanner
 from weaver_core.durable import Journal, write_whole
 from weaver_core.errors import InputError, StoryError
 from weaver_core.plan import parse_markup
-from weaver_core.rendering import rendering_key
+from weaver_core.rendering import UsedReference, rendering_key
 from weaver_core.request import ReferenceImage, RenderSettings, Request
 from weaver_core.story import Story, StoryFolder, fresh_folder, slug
 from weaver_core.weave import Finished, ImageReady, weave, weave_plan
@@ -445,11 +445,13 @@ def test_going_back_to_an_earlier_seed_draws_nothing(tmp_path):
 
 
 def test_every_part_of_a_key_changes_it():
-    facts = dict(prompt="a", reference_keys=["k"], size=(1, 2), seed=3, visualizer="v", steps=4, guidance=5, reference_guidance=6)
+    used, other_used = UsedReference(source="p1", key="k"), UsedReference(source="p1", key="k", whom="is Robin")
+    facts = dict(prompt="a", references=[used], size=(1, 2), seed=3, visualizer="v", steps=4, guidance=5, reference_guidance=6)
     keys = {rendering_key(**facts)}
-    for name, other in dict(prompt="b", reference_keys=[], size=(2, 1), seed=4, visualizer="w", steps=5, guidance=6, reference_guidance=5).items():
+    for name, other in dict(prompt="b", references=[], size=(2, 1), seed=4, visualizer="w", steps=5, guidance=6, reference_guidance=5).items():
         keys.add(rendering_key(**{**facts, name: other}))
-    assert len(keys) == 9
+    keys.add(rendering_key(**{**facts, "references": [other_used]}))
+    assert len(keys) == 10
     assert rendering_key(**facts) == rendering_key(**{**facts, "guidance": 5.0})
 
 

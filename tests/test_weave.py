@@ -261,6 +261,19 @@ def test_a_page_that_is_changed_back_brings_the_pages_after_it_back_as_well():
     assert drawn(weave_plan(plan, visualizer, story=story)) == before and len(visualizer.shots) == shots and not story.stale()
 
 
+def test_a_page_is_drawn_again_when_its_reference_stands_for_another(tmp_path):
+    plan, _ = parse_markup('<imagine cast="Robin, Mia">Two.</imagine>\n<imagine cast="Robin">One at home.</imagine>')
+    story, visualizer = Story(REQUEST), ShapeVisualizer()
+    list(weave_plan(plan, visualizer, story=story))
+    corrected = plan.replace_segment(replace(plan.segment("p2"), cast=("Mia",)))
+    list(weave_plan(corrected, visualizer, story=story))
+    assert [shot.prompt for shot in visualizer.shots] == ["Two.", "One at home.", "One at home."] and not story.stale()
+    story, reads_no_words = Story(REQUEST), ShapeVisualizer(needs_context=True)
+    for told in (plan, corrected):
+        list(weave_plan(told, reads_no_words, planner=FeatureTellingPlanner(), story=story))
+    assert len(reads_no_words.shots) == 2, "who reads no words is told nothing else"
+
+
 def test_segments_decide_their_own_size_and_seed():
     plan, _ = parse_markup('<imagine seed="5" aspect="3:4">a</imagine><imagine size="40x30">b</imagine>')
     visualizer = ShapeVisualizer()

@@ -15,7 +15,7 @@ from PIL import Image
 from .errors import InputError, StoryError
 from .pictures import image_key, read_picture
 from .plan import ImageSegment, Plan
-from .rendering import Rendering, rendering_key
+from .rendering import Rendering, UsedReference, rendering_key
 from .request import RenderSettings, Request
 from .story import Story, StoryFolder
 
@@ -82,9 +82,8 @@ def put_picture(story: Story, segment_id: str, picture: Image.Image) -> Renderin
         "reference_guidance": 1.0,
     }  # fmt: skip
     # The pixels are all that decides this image; they stand where the keys of references do.
-    rendering = Rendering(
-        segment_id=segment_id, key=rendering_key(reference_keys=[pixels], **facts), image_key=pixels, **facts
-    )
+    key = rendering_key(references=[UsedReference(source=PUT_IN, key=pixels)], **facts)
+    rendering = Rendering(segment_id=segment_id, key=key, image_key=pixels, **facts)
     known = story.find(rendering.key)
     kept = story.reuse(known, segment_id) if known else story.keep(rendering, picture)
     story.set_plan(story.plan.replace_segment(replace(segment, locked=True)))

@@ -18,7 +18,7 @@ from .request import ReferenceImage, RenderSettings, Request
 from .story import Story
 from .turns import in_turns
 from .visualizers import Shot, Visualizer
-from .visualizers.slots import Slot, with_looks
+from .visualizers.slots import slot_of, whom, with_looks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -147,7 +147,10 @@ class Painter:
         """What the image is going to be drawn from; its pixels are not known yet."""
         able = self.visualizer.capabilities
         size = able.fit_size(*self._wanted_size(segment))
-        references = tuple(UsedReference(source=choice.source, key=self._source_key(choice)) for choice in choices)
+        references = tuple(
+            UsedReference(source=choice.source, key=self._source_key(choice), whom="" if able.needs_context else whom(slot_of(choice)))
+            for choice in choices
+        )
         facts = {
             "prompt": self.words(segment, choices),
             "size": size,
@@ -157,14 +160,14 @@ class Painter:
             "guidance": float(_default(self.settings.guidance, able.guidance)),
             "reference_guidance": float(_default(self.settings.reference_guidance, able.reference_guidance)),
         }
-        key = rendering_key(reference_keys=[used.key for used in references], **facts)
+        key = rendering_key(references=references, **facts)
         return Rendering(segment_id=segment.id, key=key, image_key="", references=references, **facts)
 
     def words(self, segment: ImageSegment, choices: tuple[ReferenceChoice, ...]) -> str:
         """What the visualizer is told: the dense prompt, with the looks of those whom no reference shows."""
         if self.visualizer.capabilities.needs_context:
             return segment.prompt
-        return with_looks(self.plan, segment, {choice.member for choice in choices})
+        return with_looks(self.plan, segment, map(slot_of, choices))
 
     def _source_key(self, choice: ReferenceChoice) -> str:
         if choice.kind == "user":
@@ -199,7 +202,7 @@ class Painter:
             reference_guidance=rendering.reference_guidance,
             references=tuple(self._source_image(choice) for choice in choices),
             reference_keys=tuple(used.key for used in rendering.references),
-            slots=tuple(Slot(member=choice.member, is_user=choice.kind == "user") for choice in choices),
+            slots=tuple(map(slot_of, choices)),
             context=context,
         )
 

@@ -7,7 +7,7 @@ is always shown to the visualizer as it was first: its sheet, the user's picture
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import InputError
 from .plan import ImageSegment, Plan
@@ -27,11 +27,17 @@ POLICIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceChoice:
-    """One reference slot: the source's name, what kind it is ("user" or "image"), and whom it is there for ("" = all)."""
+    """One reference slot: the source's name, what kind it is ("user" or "image"), and whom it is there for ("" = all).
+
+    others   further members whom it is there for
+    beside   who else can be seen in it
+    """
 
     source: str
     kind: str
     member: str = ""
+    others: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def choose_references(
@@ -64,10 +70,7 @@ def choose_references(
         choices = chooser.explicit(segment.references)
     else:
         choices = chooser.by_policy(policy)
-    by_source: dict[str, ReferenceChoice] = {}
-    for choice in choices:
-        by_source.setdefault(choice.source, choice)
-    unique = tuple(by_source.values())
+    unique = chooser.one_slot_each(choices)
     notes = chooser.notes
     num_used = _num_within(unique[:budget], max_tokens, tokens_of)
     if segment.references != "auto" and len(unique) > num_used:
@@ -138,6 +141,25 @@ class _Chooser:
             else:
                 self.notes.append(f"{self.segment.id}: reference {name!r} {self._why_not(name)}; drawn without it")
         return choices
+
+    def one_slot_each(self, choices: Sequence[ReferenceChoice]) -> tuple[ReferenceChoice, ...]:
+        """The sources in order, each once, with all whom it is there for and all whom it shows."""
+        members: dict[str, dict[str, None]] = {}
+        first: dict[str, ReferenceChoice] = {}
+        for choice in choices:
+            first.setdefault(choice.source, choice)
+            members.setdefault(choice.source, {}).setdefault(choice.member)
+        found = []
+        for source, choice in first.items():
+            others = tuple(name for name in members[source] if name and name != choice.member)
+            beside = tuple(name for name in self._characters_in(source) if name not in members[source])
+            found.append(replace(choice, others=others, beside=beside if choice.member else ()))
+        return tuple(found)
+
+    def _characters_in(self, source: str) -> tuple[str, ...]:
+        """Whom an earlier image shows, places and things aside; of the user's pictures nothing is known."""
+        things = {member.name for member in self.plan.cast if member.kind != "character"}
+        return tuple(name for image in self.earlier if image.id == source for name in image.cast if name not in things)
 
     def _named(self, name: str, member: str = "") -> ReferenceChoice | None:
         """The source with exactly this name."""

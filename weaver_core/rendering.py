@@ -19,10 +19,14 @@ FAULT = re.compile(r"(blank|grid|copy of [A-Za-z0-9][A-Za-z0-9_-]{0,63})?\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsedReference:
-    """A reference that an image was drawn with: its source (segment id or user's picture) and its pixels' hash."""
+    """A reference that an image was drawn with: its source (segment id or user's picture) and its pixels' hash.
+
+    whom   what the prompt said of it (slots.py), "" = nothing
+    """
 
     source: str
     key: str
+    whom: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,7 @@ class Stale:
 def rendering_key(
     *,
     prompt: str,
-    reference_keys: Iterable[str],
+    references: Iterable[UsedReference],
     size: tuple[int, int],
     seed: int,
     visualizer: str,
@@ -100,9 +104,8 @@ def rendering_key(
     reference_guidance: float,
 ) -> str:
     """32 hex digits: the hash of everything that decides an image."""
-    parts = [
-        prompt, list(reference_keys), list(size), seed, visualizer, steps, float(guidance), float(reference_guidance),
-    ]  # fmt: skip
+    used = [[one.key, one.whom] if one.whom else one.key for one in references]
+    parts = [prompt, used, list(size), seed, visualizer, steps, float(guidance), float(reference_guidance)]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
@@ -146,7 +149,7 @@ def stale_images(renderings: Mapping[str, Rendering]) -> tuple[Stale, ...]:
 
 def is_only_stale(current: Rendering, wanted: Rendering) -> bool:
     """Whether all that has changed since an image was drawn is that its references have been drawn anew."""
-    if [used.source for used in current.references] != [used.source for used in wanted.references]:
+    if [(used.source, used.whom) for used in current.references] != [(used.source, used.whom) for used in wanted.references]:
         return False
     same_but_keys = replace(
         wanted, key=current.key, image_key=current.image_key, references=current.references, file=current.file,
@@ -212,7 +215,7 @@ def _check_marks(fields: dict) -> None:
 
 
 def _used_reference(data: object) -> UsedReference:
-    check_keys("image.references", data, required=("source", "key"))
-    if not isinstance(data["source"], str) or not isinstance(data["key"], str):
+    check_keys("image.references", data, required=("source", "key"), optional=("whom",))
+    if not all(isinstance(text, str) for text in data.values()):
         raise ValueError("image.references: expected texts")
     return UsedReference(**data)

@@ -133,7 +133,7 @@ def test_pages_are_not_drawn_again_when_comfyui_has_forgotten_them(host):
 
 
 def test_after_an_interrupt_only_what_is_missing_is_drawn(host):
-    prompt = graph("flux2-klein", "flux-2-klein-4b-fp8.safetensors", PAIR, seed=9, steps=20)
+    prompt = graph("flux2-klein", "flux-2-klein-4b-fp8.safetensors", PAIR, seed=9, steps=200)  # long enough to be stopped on a busy machine
 
     def stop_on_page_two(kind, data):
         if kind == "executing" and str(data.get("node")).endswith(".p2.sample"):

@@ -71,11 +71,13 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotReference:
-    """One reference of a shot: a link to an IMAGE, a name unique in the graph, and whom it is there for ("" = all)."""
+    """One reference of a shot: a link to an IMAGE, a name unique in the graph, and whom it is there for (slots.py)."""
 
     name: str
     image: Link
     member: str = ""
+    others: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     is_user: bool = False
 
 

@@ -83,9 +83,7 @@ def page_of(text: str) -> Page:
     links = data["links"]
     if sorted(links) != ["clip", "model", "vae"] or not all(is_link(link) for link in links.values()):
         raise ValueError("links: expected those to model, clip and vae")
-    references = tuple(SlotReference(**reference) for reference in data["references"])
-    if not all(is_link(reference.image) and isinstance(reference.name, str) for reference in references):
-        raise ValueError("references: expected links to pictures")
+    references = tuple(_reference(**reference) for reference in data["references"])
     attempt = Attempt(**data["attempt"])
     if not isinstance(attempt.wish, int) or not isinstance(attempt.prompt, str) or not FAULT.match(attempt.fault):
         raise ValueError("attempt: expected a fault, a number of wishes and a prompt")
@@ -93,6 +91,13 @@ def page_of(text: str) -> Page:
         family=family_named(data["family"]).name, sampling=Sampling(**data["sampling"]), links=links,
         references=references, checks=bool(data["checks"]), attempt=attempt, notes=tuple(str(note) for note in data["notes"]),
     )  # fmt: skip
+
+
+def _reference(others: list[str], beside: list[str], **reference) -> SlotReference:
+    read = SlotReference(others=tuple(others), beside=tuple(beside), **reference)
+    if not is_link(read.image) or not all(isinstance(name, str) for name in (read.name, read.member, *read.others, *read.beside)):
+        raise ValueError("references: expected links to pictures, and names")
+    return read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +189,7 @@ def emit_again(graph: Graph, page: Page, rendering: Rendering, plan: Plan) -> Li
     attempt, prompt = page.attempt, rendering.prompt
     segment = _segment(plan, rendering)
     if attempt.prompt:
-        prompt = with_looks(plan, reworded(segment, attempt.prompt), {reference.member for reference in page.references})
+        prompt = with_looks(plan, reworded(segment, attempt.prompt), page.references)
     shot = GraphShot(
         id=segment.id, prompt=prompt, size=rendering.size, seed=attempt.seed, sampling=page.sampling, references=page.references
     )

@@ -17,7 +17,7 @@ from ...references import ReferenceChoice, choose_references
 from ...rendering import Rendering, UsedReference, is_only_stale, rendering_key
 from ...request import Request
 from ...story import Story
-from ..slots import with_looks
+from ..slots import slot_of, whom, with_looks
 from . import Graph, GraphFamily, GraphShot, Link, Sampling, SlotReference
 from .attempts import Attempt, Page
 
@@ -179,15 +179,16 @@ def facts_of(rendering: Rendering) -> str:
         name: getattr(rendering, name)
         for name in ("segment_id", "size", "seed", "visualizer", "steps", "guidance", "prompt")
     }
-    return json.dumps(facts | {"references": [[used.source, used.key] for used in rendering.references]}, ensure_ascii=False)
+    references = [[used.source, used.key, used.whom] for used in rendering.references]
+    return json.dumps(facts | {"references": references}, ensure_ascii=False)
 
 
 def rendering_of(facts: str, story: Story) -> Rendering:
     """The rendering behind `facts_of`, now that its references are drawn: their keys are those of the story's images."""
     known = json.loads(facts)
     references = tuple(
-        UsedReference(source=source, key=key or story.renderings[source].image_key)
-        for source, key in known.pop("references")
+        UsedReference(source=source, key=key or story.renderings[source].image_key, whom=whom)
+        for source, key, whom in known.pop("references")
     )
     return _keyed(references=references, **{**known, "size": tuple(known["size"])})
 
@@ -199,21 +200,21 @@ def _rendering(plan, request, story, family, sampling, visualizer, segment, choi
     size, aspect = (segment.size, segment.aspect) if segment.size or segment.aspect else (request.size, request.aspect)
     return _keyed(
         segment_id=segment.id,
-        prompt=with_looks(plan, segment, {choice.member for choice in choices}),
+        prompt=with_looks(plan, segment, map(slot_of, choices)),
         size=family.capabilities.fit_size(size, aspect),
         seed=image_seed(request.seed, segment.id) if segment.seed == "auto" else segment.seed,
         visualizer=visualizer,
         steps=sampling.steps,
         guidance=float(sampling.cfg if sampling.guidance is None else sampling.guidance),
         references=tuple(
-            UsedReference(source=choice.source, key=_key(request, story, choice, pending)) for choice in choices
+            UsedReference(source=choice.source, key=_key(request, story, choice, pending), whom=whom(slot_of(choice))) for choice in choices
         ),
     )
 
 
 def _keyed(*, segment_id: str, references: tuple[UsedReference, ...], **facts) -> Rendering:
     facts["reference_guidance"] = 1.0
-    key = rendering_key(reference_keys=[used.key for used in references], **facts)
+    key = rendering_key(references=references, **facts)
     return Rendering(segment_id=segment_id, key=key, image_key="", references=references, **facts)
 
 
@@ -237,7 +238,8 @@ def _slot(
     image = None if is_user else drawn.get(choice.source)
     if image is None:
         image = graph.node("LoadImage", f"{name}.file", image=file_of(choice)).out(0)
-    return SlotReference(name=name, image=image, member=choice.member, is_user=is_user)
+    slot = slot_of(choice)
+    return SlotReference(name=name, image=image, member=slot.member, others=slot.others, beside=slot.beside, is_user=is_user)
 
 
 def _changed(page: PageToDraw, current: Rendering) -> str:
