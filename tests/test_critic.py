@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import tiny_chat_models
-from bad_server import BadServer, Reply
+from bad_server import BadServer, Reply, event
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -217,6 +217,13 @@ def test_a_critic_that_cannot_judge_costs_a_warning_and_no_image(server, reply):
     assert messages and not of(events, ImageJudged)
     if "cannot judge" in messages[0]:
         assert len(messages) == 1, "it was asked again after it had failed"
+
+
+def test_a_critic_that_thinks_until_its_tokens_are_used_up_says_so(server):
+    server.replies = [Reply(event("<think>The fox "), event(None, "length"))]
+    (message,) = [event.message for event in of(drawn(critic_at(server)), Warning) if "critic" in event.message]
+    assert "used all 2048 tokens for thinking and wrote no answer; switch its thinking off" in message
+    assert [asked["max_tokens"] for asked in server.asked] == [2048]
 
 
 def test_a_redraw_that_fails_leaves_the_first_drawing(server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,17 @@ import pytest
 import tiny_chat_models
 from judge_server import JudgeServer, status
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from safetensors.torch import load_file, save_file
 
 from training.config import ConfigError
 from training.data_engine.__main__ import main
+from training.data_engine.backend import BackendConfig
 from training.data_engine.recipe import load_recipe
+from training.data_engine.runner import steps_of
 from training.data_engine.stages import Tools, groups
 from training.data_engine.stages.pictures import sharpness, text_share
+from training.data_engine.weights import weights_of
+from training.picture_records import read_picture_folder
 from training.records import read_records
 from weaver_core.picturebook.captions import dense_prompt
 from weaver_core.picturebook.compose import render
@@ -272,6 +278,60 @@ def test_a_story_that_gets_other_pictures_has_them_in_its_folder(tmp_path, model
     assert len(seen) > 1, "another seed chooses other pictures"
 
 
+def test_pictures_that_no_collection_takes_are_told(tmp_path, model, subjects):
+    source = f'[[sources]]\nkind = "folder"\npath = "{subjects}"'
+    path = recipe(tmp_path, "stories", source, f"{SMALL}|drop_copies|collect:least = 2\nmost = 2|ask_about:says_count = 0.0|write_plan", model)
+    assert main([str(path), "--out", str(tmp_path / "out")]) == 0
+    found = [line for line in lines(tmp_path / "out" / "dropped.jsonl") if line["step"].endswith("collect")]
+    assert [line["reason"] for line in found] == ["not chosen"] * 4
+    assert {line["detail"] for line in found} == {"2 of 4 pictures in 0-fox are in its 1 collections", "2 of 4 pictures in 0-frog are in its 1 collections"}
+
+
+LANGUAGES = 'languages = ["en", "de", "zh"]'
+
+
+def in_three_languages(tmp_path, model, subjects, stage: str) -> Path:
+    """A recipe whose stage asks once for each language."""
+    if stage == "write_requests":
+        return recipe(tmp_path, "stories", TOPICS, f"write_requests:{LANGUAGES}|write_plan", model, "attempts = 1")
+    source = f'[[sources]]\nkind = "folder"\npath = "{subjects / "frog"}"\ngroups = false'
+    before = f'{SMALL}|embed|cluster:method = "kmeans"\nclusters = 1|caption|collect:least = 3\nmost = 3'
+    after = {"ask_about": "write_plan", "weave": "request_for"}[stage]
+    return recipe(tmp_path, "stories", source, f"{before}|{stage}:{LANGUAGES}|{after}", model, "attempts = 1")
+
+
+def languages(out: Path, stage: str) -> list[str]:
+    """Of all that a stage handed on, in order; ids are told apart."""
+    (folder,) = (out / "work").glob(f"*-{stage}")
+    made = [line for path in sorted(folder.glob("?????.jsonl")) for line in lines(path)]
+    assert len({line["id"] for line in made}) == len(made)
+    return list(dict.fromkeys(line["language"] for line in made))
+
+
+@pytest.mark.parametrize("stage", ["ask_about", "weave"])
+def test_a_language_that_is_refused_takes_no_other_along(tmp_path, model, subjects, stage):
+    model.odd = lambda asked, text: " " if 'code "de"' in asked else text
+    assert main([str(in_three_languages(tmp_path, model, subjects, stage)), "--out", str(tmp_path / "out")]) == 0
+    assert languages(tmp_path / "out", stage) == ["en", "zh"]
+    found = [line for line in lines(tmp_path / "out" / "dropped.jsonl") if line["step"].endswith(stage)]
+    assert [(line["id"].rpartition("/")[2], line["failed"]) for line in found] == [("de", False)]
+
+
+@pytest.mark.parametrize("stage", ["write_requests", "ask_about", "weave"])
+def test_a_language_without_an_answer_is_asked_again_alone_and_nothing_comes_twice(tmp_path, model, subjects, stage):
+    path, out, answer, broken = in_three_languages(tmp_path, model, subjects, stage), tmp_path / "out", model.answer, [True]
+    is_german = lambda body: 'code "de"' in str(body["messages"]) and broken[0]  # noqa: E731
+    model.answer = lambda body: status(503, {"error": {"message": "busy"}}) if is_german(body) else answer(body)
+    assert main([str(path), "--out", str(out)]) == 0
+    assert languages(out, stage) == ["en", "zh"]
+    dead = [line for line in lines(out / "dropped.jsonl") if line["failed"]]
+    assert {line["id"].rpartition("/")[2] for line in dead} == {"de"}
+    first, broken[0] = len(model.requests), False
+    assert main([str(path), "--out", str(out), "--retry-failed"]) == 0
+    assert languages(out, stage) == ["en", "de", "zh"] and not [line for line in lines(out / "dropped.jsonl") if line["failed"]]
+    assert not any('code "en"' in str(body) or 'code "zh"' in str(body) for body in model.requests[first:]), "an answer was paid for twice"
+
+
 def test_clusters_are_woven_into_refined_stories_with_drawn_pages(tmp_path, model, subjects):
     source = f'[[sources]]\nkind = "folder"\npath = "{subjects}"\ngroups = false'
     stages = (f"{SMALL}|drop_copies|embed|cluster:least_size = 3|caption|collect:least = 3\nmost = 3|weave|refine|request_for:says_count = 1.0"
@@ -312,6 +372,40 @@ def test_a_local_model_writes_and_answers_without_pictures(tmp_path):
     assert isinstance(writer.answer("Describe a fox", seed=1), str) and writer.ledger.totals()["requests"] == 2
 
 
+def shaken(folder: Path) -> None:
+    """Other weights under the same name."""
+    (path,) = folder.glob("*.safetensors")
+    save_file({name: value + 0.25 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def test_a_local_model_that_was_trained_anew_is_asked_anew(tmp_path):
+    base = tiny_chat_models.writing(tmp_path / "base")
+    backend = f'[backend]\nkind = "local"\nmodel = "{base}"\ndevice = "cpu"\nmax_tokens = 40\n'
+    source = backend + '[[sources]]\nkind = "requests"\nitems = ["A fox"]'
+    path = recipe(tmp_path, "stories", source, "write_plan:least_images = 1\nmost_images = 1\nmost_warnings = 9")
+    tools = load_recipe(path)
+    keys = [step.key for step in steps_of(tools)]
+    writer = Tools(tools, tmp_path).writer
+    assert writer.answer("Describe a fox", seed=1) == Tools(tools, tmp_path).writer.answer("Describe a fox", seed=1)
+    assert writer.ledger.totals()["requests"] == 1
+    shaken(base)
+    Tools(tools, tmp_path).writer.answer("Describe a fox", seed=1)
+    assert writer.ledger.totals()["requests"] == 2
+    assert [one == other for one, other in zip(keys, [step.key for step in steps_of(tools)])] == [True, False]
+
+
+def test_the_weights_of_embedders_and_of_the_shipped_pair_are_in_the_keys_and_a_servers_name_is_all_there_is(tmp_path, pair_folder):
+    embedder = tmp_path / "embedder"
+    shutil.copytree(pair_folder / "vae", embedder)  # weights are weights
+    source = f'[embedder]\nfolder = "{embedder}"\n[backend]\nkind = "picturebook"\nmodel = "{pair_folder}"\n{TOPICS}'
+    made = load_recipe(recipe(tmp_path, "stories", source, "embed|write_plan"))
+    before = [step.key for step in steps_of(made)]
+    shaken(embedder)
+    assert [one == step.key for one, step in zip(before, steps_of(made))] == [True, False, True]
+    assert made.backend.weights == weights_of(pair_folder / "planner") != BackendConfig(kind="picturebook").weights != ""
+    assert BackendConfig(kind="server", url="http://x", model=str(pair_folder)).weights == "" == BackendConfig(kind="local", model="hub/name").weights
+
+
 # ---- reference-guided sets
 
 
@@ -322,15 +416,75 @@ def test_folders_become_rows_and_every_bad_picture_has_its_reason(tmp_path, subj
     rows = lines(out / "metadata.jsonl")
     assert sorted(len(row["references"]) for row in rows).count(0) == 8 and {1, 2, 3} >= {len(row["references"]) for row in rows} - {0} >= {1, 2}
     for row in rows:
-        assert row.keys() == {"file_name", "text", "references"} and row["file_name"] not in row["references"]
+        assert row.keys() == {"file_name", "prompt", "references"} and row["file_name"] not in row["references"]
         for name in (row["file_name"], *row["references"]):
             Image.open(out / name).verify()
-    species = {row["file_name"]: "frog" if "frog" in row["text"] else "fox" for row in rows}
+    species = {row["file_name"]: "frog" if "frog" in row["prompt"] else "fox" for row in rows}
     assert all(species[name] == species[row["file_name"]] for row in rows for name in row["references"]), "references show another hero"
     assert reasons(out) == {"9-copy.png": "copy", "9-blurred.png": "blurred", "9-blank.png": "blank", "9-small.png": "too small",
                             "9-long.png": "too long", "9-grid.png": "collage", "9-text.png": "full of text", "9-broken.png": "unreadable"}
     page = (out / "report.html").read_text()
     assert page.count("data:image/jpeg") > 12 and "full of text" in page
+
+
+def test_the_trainer_reads_the_rows_that_are_made(tmp_path, subjects):
+    source = f'[[sources]]\nkind = "folder"\npath = "{subjects}"'
+    out = tmp_path / "out"
+    assert main([str(recipe(tmp_path, "references", source, f"{SMALL}|drop_copies|pair")), "--out", str(out)]) == 0
+    rows, records = lines(out / "metadata.jsonl"), read_picture_folder(out)
+    assert [(record.path, record.prompt) for record in records] == [(out / row["file_name"], row["prompt"]) for row in rows]
+    assert [len(record.references) for record in records] == [len(row["references"]) for row in rows]
+
+
+def test_a_set_that_was_made_is_a_source_with_its_prompts(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for index, key in enumerate(("prompt", "text")):
+        render(scene(HEROES[index], index), 128).save(folder / f"{index}.png")
+        with open(folder / "metadata.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"file_name": f"{index}.png", key: f"a hero, {key}"}) + "\n")
+    out = tmp_path / "out"
+    source = f'[[sources]]\nkind = "folder"\npath = "{folder}"'
+    assert main([str(recipe(tmp_path, "references", source, f"{SMALL}|pair")), "--out", str(out)]) == 0
+    assert {row["prompt"] for row in lines(out / "metadata.jsonl")} == {"a hero, prompt", "a hero, text"}
+
+
+def test_pictures_of_the_users_own_in_the_folder_stay(tmp_path, subjects):
+    source = f'[[sources]]\nkind = "folder"\npath = "{subjects}"'
+    path, out = recipe(tmp_path, "references", source, f"{SMALL}|drop_copies|pair"), tmp_path / "out"
+    assert main([str(path), "--out", str(out)]) == 0
+    first = set(os.listdir(out / "images"))
+    Image.new("RGB", (64, 64), "red").save(out / "images" / "mine.png")
+    with open(out / "metadata.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"file_name": "images/mine.png", "prompt": "a red field"}\n')
+    smaller = f'[[sources]]\nkind = "folder"\npath = "{subjects / "frog"}"'
+    assert main([str(recipe(tmp_path, "references", smaller, f"{SMALL}|drop_copies|pair")), "--out", str(out)]) == 0
+    last = set(os.listdir(out / "images"))
+    assert "mine.png" in last and last - {"mine.png"} == {Path(row["file_name"]).name for row in lines(out / "metadata.jsonl")} < first
+
+
+def test_a_kill_between_list_and_removal_leaves_no_picture_behind(tmp_path, subjects, monkeypatch):
+    source = f'[[sources]]\nkind = "folder"\npath = "{subjects}"'
+    out = tmp_path / "out"
+    assert main([str(recipe(tmp_path, "references", source, f"{SMALL}|drop_copies|pair")), "--out", str(out)]) == 0
+    smaller = recipe(tmp_path, "references", f'[[sources]]\nkind = "folder"\npath = "{subjects / "frog"}"', f"{SMALL}|drop_copies|pair")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr("training.data_engine.outputs._remove", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+        main([str(smaller), "--out", str(out)])
+    assert main([str(smaller), "--out", str(out)]) == 0
+    assert {f"images/{name}" for name in os.listdir(out / "images")} == {row["file_name"] for row in lines(out / "metadata.jsonl")}
+
+
+@pytest.mark.parametrize("name", ["images/holiday.png", "metadata.jsonl", "stories.jsonl"])
+def test_a_folder_with_a_set_that_no_build_made_is_refused(tmp_path, subjects, capsys, name):
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_bytes(b"the user's own")
+    path = recipe(tmp_path, "references", f'[[sources]]\nkind = "folder"\npath = "{subjects}"', f"{SMALL}|pair")
+    for extra in ([], ["--fresh"]):
+        assert main([str(path), "--out", str(out), *extra]) == 2
+        assert f"holds {Path(name).parts[0]} and no work/journal.jsonl" in (told := capsys.readouterr().err) and "choose another folder" in told
+    assert (out / name).read_bytes() == b"the user's own" and not (out / "work").exists()
 
 
 def test_a_file_name_that_is_no_utf8_is_a_name_like_others(tmp_path):
@@ -355,7 +509,7 @@ def test_a_video_becomes_clips_of_one_hero_each(tmp_path, model, video):
     found = [line["reason"] for line in lines(out / "dropped.jsonl")]
     assert found.count("copy") == 8 and found.count("unreadable") == 1, "every pose was sampled twice"
     rows = lines(out / "metadata.jsonl")
-    assert len(rows) >= 16 and {row["text"] for row in rows if row["references"]} == {"The fox plays with a ball on the meadow in soft light."}
+    assert len(rows) >= 16 and {row["prompt"] for row in rows if row["references"]} == {"The fox plays with a ball on the meadow in soft light."}
     assert json.loads((out / "report.json").read_text())["groups"] == {"4": 2}
 
     def is_beach(name: str) -> bool:  # sand below, not grass

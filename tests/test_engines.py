@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -147,6 +148,25 @@ def test_what_only_some_batches_run_through_learns_as_in_one_process(tmp_path, e
     train_together(2, config, tmp_path / "two", engine)
     assert_same_steps(tmp_path / "one", tmp_path / "two")
     assert_same_checkpoints(tmp_path / "one", tmp_path / "two", 5)
+    rows = [[row for row in map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines()) if "loss" in row] for name in ("one", "two")]
+    for one, two in zip(*rows):  # of all batches of a step, whichever process computed them
+        assert two["tokens"] == one["tokens"] and two["cross_entropy"] == pytest.approx(one["cross_entropy"], rel=1e-5)
+
+
+def test_the_tokenizer_of_a_new_run_is_made_by_the_first_process_and_the_others_wait_for_it(tmp_path, monkeypatch):
+    from training.stages import planner as module
+
+    made, train_tokenizer = tmp_path / "made", module.train_tokenizer
+
+    def slowly(*how):
+        with open(made, "a") as file:
+            file.write(f"{os.environ['RANK']}\n")
+        time.sleep(1)
+        return train_tokenizer(*how)
+
+    monkeypatch.setattr(module, "train_tokenizer", slowly)
+    train_together(2, planner("train.steps=1"), tmp_path / "run", {})
+    assert made.read_text() == "0\n" and not (tmp_path / "run" / "tokenizer.tmp").exists()
 
 
 def test_the_autoencoder_is_sharded_with_its_convolutions(tmp_path):

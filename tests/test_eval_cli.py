@@ -15,6 +15,8 @@ from judge_server import JudgeServer, answer, make_run, status
 from weaver_core.errors import WeaverError
 from weaver_core.evaluation import cli
 from weaver_core.evaluation.backends import Answer
+from weaver_core.evaluation.judge import spent_usd
+from weaver_core.evaluation.pairwise import verdicts_usd
 from weaver_core.evaluation.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +34,7 @@ def parser():
 def weaver(capsys, monkeypatch, tmp_path):
     """Runs a command as weaver_core.cli does; returns exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
-    for name in ("WEAVER_JUDGE_API_KEY", "OPENAI_API_KEY"):
+    for name in ("WEAVER_JUDGE_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments):
@@ -217,6 +219,24 @@ def test_compare_pairwise_and_gate_speak_of_the_same_two_runs(weaver, server, tm
     assert code == cli.OK and out.startswith("passed: Overall +")
     code, out, _ = weaver("pairwise", "a", "b", *judge(server), "--json")
     assert code == cli.OK and (json.loads(out)["losses"], json.loads(out)["consistent"]) == (4, 1.0)
+
+
+def test_a_comparison_pays_for_itself_and_not_for_the_judging_of_a_run(weaver, server, tmp_path):
+    for number, name in enumerate("ab", 1):
+        make_run(tmp_path / name, 1, images=number, system=name)
+    Path("prices.json").write_text('{"eye-1": {"input_per_million": 10, "output_per_million": 10}}')
+    limit = "--prices", "prices.json", "--max-usd"
+    assert weaver("judge", "--out", "b", *judge(server), *limit, 9)[0] == cli.OK
+    assert spent_usd(RunFolder.open("b").all_judge_records()) == pytest.approx(5 * 0.011)
+    server.script = ["no idea", '{"winner": "A"}', '{"winner": "A"}']
+    assert weaver("pairwise", "a", "b", *judge(server), *limit, 0.065)[0] == cli.INCOMPLETE
+    assert verdicts_usd(Path("b/pairwise-a.jsonl")) == pytest.approx(2 * 0.011)
+    code, _, err = weaver("pairwise", "a", "b", *judge(server), *limit, 0.065, "--retry", "failed")
+    assert code == cli.ERROR and "0.0220 USD are spent" in err
+    assert weaver("pairwise", "a", "b", *judge(server), *limit, 0.09, "--retry", "failed")[0] == cli.OK
+    assert verdicts_usd(Path("b/pairwise-a.jsonl")) == pytest.approx(3 * 0.011), "the failed one was paid for too"
+    assert weaver("pairwise", "a", "b", *judge(server), *limit, 0.09, "--to", "again.jsonl")[0] == cli.OK
+    assert verdicts_usd(Path("again.jsonl")) == 0, "replies of the cache cost nothing"
 
 
 def test_runs_that_cannot_be_compared_are_refused_and_marked_when_forced(weaver, server, tmp_path):

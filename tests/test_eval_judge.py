@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from judge_server import JudgeServer, answer, completion, make_run, png, status
 
 from weaver_core.errors import InputError
-from weaver_core.evaluation.backends import Answer
+from weaver_core.evaluation.backends import Answer, openai_api
+from weaver_core.evaluation.http import Server
 from weaver_core.evaluation.judge import BudgetSpent, JudgeError, VlmJudge, estimate_run, judge_run, spent_usd
 from weaver_core.evaluation.judge.cache import ReplyCache
-from weaver_core.evaluation.judge.client import ChatClient, chat_root
+from weaver_core.evaluation.judge.client import KEY_VARIABLES, ChatClient, chat_root
 from weaver_core.evaluation.judge.evidence import ImagePart, processed, score_message
 from weaver_core.evaluation.judge.parsing import parse_choice, parse_scores
 from weaver_core.evaluation.judge.prices import Price, read_price
@@ -39,7 +41,8 @@ def server():
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("WEAVER_JUDGE_API_KEY", KEY)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def client(server, **how):
@@ -405,6 +408,24 @@ def test_the_run_stops_before_it_costs_more_than_allowed(server, tmp_path):
     assert len(judge_run(run, judge(1.0), dims=["PA"])) == 4
 
 
+def test_a_question_that_is_asked_again_costs_again_and_a_reply_of_the_cache_nothing(server, tmp_path):
+    run, cache = make_run(tmp_path / "run", 1), ReplyCache()
+    price, paid = Price(input_per_million=10.0, output_per_million=10.0), 0.011
+
+    def spent_after(**how):
+        judge = VlmJudge(client(server), cache=cache, price=price, ask_again="retry_failed" in how)
+        judge_run(run, judge, dims=["PA"], **how)
+        return spent_usd(run.all_judge_records())
+
+    server.script = ["no idea"]
+    assert spent_after() == pytest.approx(paid)
+    assert spent_after(retry_failed=True) == pytest.approx(2 * paid), "the reply that could not be used was paid for too"
+    parts = (part if isinstance(part, str) else replace(part, dense_prompt="not shown to the judge") for part in answer(0).parts)
+    run.keep("p0", Answer(parts=tuple(parts)), 0)
+    assert spent_after() == pytest.approx(2 * paid), "another answer, and the same question"
+    assert len(run.all_judge_records()) == 3 and len(server.requests) == 2
+
+
 def test_an_estimate_sends_nothing_and_knows_what_is_done(server, tmp_path):
     run = make_run(tmp_path / "run", 2)
     judge = VlmJudge(client(server), price=Price(input_per_million=1.0, output_per_million=1.0))
@@ -461,13 +482,20 @@ def test_a_key_that_cannot_be_one_is_refused_without_being_shown(server, monkeyp
     assert value not in str(caught.value)
 
 
-def test_the_second_variable_counts_where_the_first_is_not_set(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("variables", [KEY_VARIABLES, openai_api.KEY_VARIABLES], ids=["judge", "generate"])
+def test_the_key_of_openai_goes_to_its_own_servers_only(server, monkeypatch, variables):
+    def sent():
+        Server(server.url, key_variables=variables).json("POST", "/chat/completions", {"messages": []})
+        return server.headers[-1].get("Authorization")
+
     monkeypatch.delenv("WEAVER_JUDGE_API_KEY")
-    judged(server, tmp_path)
-    assert "Authorization" not in server.headers[0]
+    assert sent() is None
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
-    client(server).complete([{"role": "user", "content": "x"}])
-    assert server.headers[1]["Authorization"] == "Bearer sk-other"
+    assert sent() is None, "no server of strangers gets it"
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    assert sent() == "Bearer sk-other"
+    monkeypatch.setenv(variables[0], KEY)
+    assert sent() == f"Bearer {KEY}"
 
 
 def test_an_address_with_a_secret_in_it_is_refused_without_showing_it():

@@ -96,9 +96,21 @@ def test_systems_are_compared_in_pairs_over_shared_prompts(tmp_path):
     missing = tuple(judged("e", (None,) * 5, status="missing_output", system="other"))
     other = dataclasses.replace(other, prompts=(*other.prompts, prompt("e")), judge_records=(*other.judge_records, *missing))
     report = report_of([ours, other])
-    ((name, gap, p, detectable),) = report.differences
-    assert (name, round(gap.mean, 4), gap.n) == ("other", -2.3333, 3) and p == pytest.approx(2 / 8), "all three signs alike: 2 of 8"
+    ((name, gap, p, p_holm, _),) = report.differences
+    assert (name, round(gap.mean, 4), gap.n) == ("other", -2.3333, 3) and p == p_holm == pytest.approx(2 / 8), "all three signs alike: 2 of 8"
     assert "other − ours: -2.33" in markdown(report)
+
+
+def test_p_values_of_several_comparisons_are_told_adjusted_too(tmp_path):
+    """By hand: over six prompts gaps of one sign have p = 2 / 64 = 0.031, twice that of two comparisons = 0.0625; then 1."""
+    ids = "abcdef"
+    ours = run(tmp_path, scores={name: (5,) * 5 for name in ids})
+    worse = run(tmp_path, name="worse", scores={name: (3,) * 5 for name in ids})
+    same = run(tmp_path, name="same", scores={name: (5,) * 5 for name in ids})
+    assert [p_holm for *_, p_holm, _ in report_of([ours, worse, same]).differences] == pytest.approx([4 / 64, 1.0])
+    written = write_report([ours, worse, same], tmp_path / "r")
+    page, text = written.html.read_text(encoding="utf-8"), markdown(report_of([ours, worse, same]))
+    assert "p = 0.031, p (Holm) = 0.062" in page and "p = 0.031, p (Holm) = 0.062" in text
 
 
 def test_a_metric_s_curve_is_its_mean_at_each_image(tmp_path):

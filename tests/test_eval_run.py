@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -186,6 +188,26 @@ def test_a_planner_that_fails_and_an_image_that_fails_are_told_and_only_they_are
     assert tried == ["y", "z"]
 
 
+def test_a_failed_answer_that_is_tried_again_goes_on_from_what_is_there(tmp_path):
+    class WeakVisualizer(FlatVisualizer):
+        is_weak = True
+
+        def render(self, shot, **how):
+            if self.is_weak and "runs" in shot.prompt:
+                raise RuntimeError("out of memory")
+            return super().render(shot, **how)
+
+    planner, visualizer = TellingPlanner(TWO_PAGES), WeakVisualizer()
+    backend = LibraryBackend(planner, visualizer, settings=RenderSettings(check_images=False))
+    run = new_run(tmp_path / "run", [prompt("x", "A fox")])
+    (document,) = generate(run, backend)
+    assert document.finish == "error" and len(document.images) == 1
+    visualizer.is_weak = False
+    (document,) = generate(run, backend, retry_failed=True)
+    assert document.finish == "stop" and len(document.images) == 2 and not (run.answer_folder("x") / "work").exists()
+    assert (len(planner.calls), visualizer.drawn) == (1, 2), "the plan and the first image were kept"
+
+
 def test_generation_that_is_killed_while_it_draws_ends_with_the_same_documents(tmp_path):
     prompts = [prompt(name, f"A {name}", want=Want(images_min=3, images_max=3, explicit=True)) for name in ("fox", "bear")]
     whole, killed = new_run(tmp_path / "whole", prompts), new_run(tmp_path / "killed", prompts)
@@ -264,12 +286,20 @@ WORKFLOW = {
 }
 
 
-class FakeComfy:
-    """Speaks /prompt, /history, /view and /upload/image as ComfyUI does; needs two looks at /history."""
+CLASSES = {
+    "Encode": {"input": {"required": {"prompt": ["STRING"]}, "optional": {"image1": ["IMAGE"], "image2": ["IMAGE"]}}},
+    "EncodeMany": {"input": {"required": {"images": ["COMFY_AUTOGROW_V3", {"template": {"min": 0}}]}}},
+    "VAEEncode": {"input": {"required": {"pixels": ["IMAGE"], "vae": ["VAE"]}}},
+}
 
-    def __init__(self, outputs, status="success"):
-        self.outputs, self.status = outputs, status
-        self.queued, self.uploads, self.looks = [], [], 0
+
+class FakeComfy:
+    """Speaks as ComfyUI does; a prompt has ended after so many `looks` at /history. waiting, running: ids of prompts."""
+
+    def __init__(self, outputs, status="success", *, looks=2, waiting=(), running=()):
+        self.outputs, self.status, self.needed = outputs, status, looks
+        self.queue = {"queue_pending": waiting, "queue_running": running}
+        self.queued, self.uploads, self.looks, self.posted = [], [], 0, []
 
     def __call__(self, method, path, query, body):
         if path == "/upload/image":
@@ -285,7 +315,15 @@ class FakeComfy:
             self.looks += 1
             messages = [["execution_error", {"node_type": "KSampler", "exception_message": "out of memory"}]]
             done = {"outputs": self.outputs, "status": {"status_str": self.status, "completed": self.status == "success", "messages": messages}}
-            return 200, {"abc": done} if self.looks > 1 else {}
+            return 200, {"abc": done} if self.looks >= self.needed else {}
+        if path.startswith("/object_info/"):
+            kind = path.removeprefix("/object_info/")
+            return 200, {kind: CLASSES[kind]} if kind in CLASSES else {}
+        if path in ("/queue", "/interrupt") and method == "POST":
+            self.posted.append((path, json.loads(body)))
+            return 200, b""
+        if path == "/queue":
+            return 200, {name: [[0, prompt_id, {}, {}, []] for prompt_id in ids] for name, ids in self.queue.items()}
         if path == "/view":
             return 200, png(query["filename"][0].split(".")[0])
         return 404, {}
@@ -354,6 +392,72 @@ def test_no_comfyui_stops_the_stage_and_pictures_without_a_place_are_told(tmp_pa
     with pytest.raises(BackendDown, match="is ComfyUI running there"):
         generate(run, comfy(tmp_path, "http://127.0.0.1:9"))
     assert run.documents() == []
+
+
+def with_pictures(**classes):
+    """The workflow with a second Load Image, and nodes that take both pictures."""
+    second = {"class_type": "LoadImage", "inputs": {"image": "y.png"}, "_meta": {"title": "image2"}}
+    takers = {kind: {"class_type": kind, "inputs": {name: [node, 0] for name, node in links.items()}} for kind, links in classes.items()}
+    return WORKFLOW | {"10": second} | takers
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_pictures_that_a_prompt_does_not_give_are_taken_out_of_the_workflow(tmp_path, loopback, given):
+    (tmp_path / "in.png").write_bytes(png("white"))
+    blocks = (InputBlock(type="text", text="A fox"), *[InputBlock(type="image", path="in.png")] * given)
+    fake = FakeComfy({"9": {"images": [file("red")]}})
+    workflow = with_pictures(Encode={"image1": "8", "image2": "10"}, EncodeMany={"images.image_1": "8", "images.image_2": "10"})
+    (document,) = generate(new_run(tmp_path / "run", [prompt("x", input=blocks)], tmp_path), comfy(tmp_path, loopback(fake), workflow))
+    (graph,) = fake.queued
+    assert document.finish == "stop" and len(fake.uploads) == given
+    assert [name for name in ("8", "10") if name in graph] == ["8", "10"][:given]
+    assert list(graph["Encode"]["inputs"]) == ["image1", "image2"][:given]
+    assert list(graph["EncodeMany"]["inputs"]) == ["images.image_1", "images.image_2"][:given]
+
+
+@pytest.mark.parametrize("taker", [{"VAEEncode": {"pixels": "10"}}, {"Unknown": {"image": "10"}}])
+def test_a_workflow_that_needs_a_picture_fails_a_prompt_without_one(tmp_path, loopback, taker):
+    fake = FakeComfy({"9": {"images": [file("red")]}})
+    (document,) = generate(new_run(tmp_path / "run", [prompt("x")]), comfy(tmp_path, loopback(fake), with_pictures(**taker)))
+    ((kind, links),) = taker.items()
+    assert document.finish == "error" and not fake.queued
+    assert f"gives 0 pictures, and the workflow cannot be without image2: {kind} ({kind}) needs it for '{next(iter(links))}'" in document.error
+
+
+@pytest.mark.parametrize(
+    ("running", "posted"),
+    [
+        (["abc"], [("/queue", {"delete": ["abc"]}), ("/interrupt", {"prompt_id": "abc"})]),
+        (["somebody-elses"], [("/queue", {"delete": ["abc"]})]),
+    ],
+)
+def test_a_prompt_that_takes_too_long_or_is_left_does_not_stay_with_comfyui(tmp_path, loopback, monkeypatch, running, posted):
+    fake = FakeComfy({}, looks=10**9, running=running)
+    backend = comfy(tmp_path, loopback(fake), timeout_s=0.1)
+    (document,) = generate(new_run(tmp_path / "run", [prompt("x")]), backend)
+    assert "did not finish within 0.1 s and was stopped" in document.error and fake.posted == posted
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    fake.posted.clear()
+    monkeypatch.setattr("weaver_core.evaluation.backends.comfy.time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        generate(new_run(tmp_path / "other", [prompt("x")]), backend)
+    assert fake.posted == posted
+
+
+def test_the_time_in_comfyui_s_queue_does_not_count(tmp_path, loopback, monkeypatch):
+    clock = [0.0]
+    pause = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: clock.__setitem__(0, clock[0] + 1))
+    monkeypatch.setattr("weaver_core.evaluation.backends.comfy.time", pause)
+    fake = FakeComfy({"9": {"images": [file("red")]}}, looks=20, waiting=["abc"])
+    backend = comfy(tmp_path, loopback(fake), timeout_s=5)
+    (document,) = generate(new_run(tmp_path / "run", [prompt("x")]), backend)
+    assert document.finish == "stop" and fake.looks == 20 and not fake.posted
+    fake.looks, fake.queue = 0, {"queue_pending": [], "queue_running": ["abc"]}
+    (document,) = generate(new_run(tmp_path / "other", [prompt("x")]), backend)
+    assert document.finish == "error" and fake.looks == 5
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,31 @@ def test_options_that_make_no_sense_are_refused(option):
         findings.main(option)
 
 
+def test_a_change_reaches_every_arm_that_has_its_key_and_no_other():
+    study = Study(out=Path("runs"), changes=("optimizer.lr=1e-5", "flow_weight=0.5", "flow.figure_weight=2.0", "stories.references=0.5",
+                                             "data.aspects.4:3=1.0", "data.batch_tokens=64"))
+    reached = {arm: [key.partition("=")[0] for key in study._changes(ARMS[arm], 0)] for arm in ARMS}
+    for key, configs in (("optimizer.lr", {"planner", "visualizer", "dpcw", "joint"}), ("flow_weight", {"joint"}), ("stories.references", {"joint"}),
+                         ("flow.figure_weight", {"visualizer", "dpcw", "joint"}), ("data.aspects.4:3", {"visualizer", "dpcw", "joint"}),
+                         ("data.batch_tokens", {"planner"})):
+        assert {ARMS[arm].config for arm, keys in reached.items() if key in keys} == configs, key
+    study.check_changes(ARMS.values())
+
+
+@pytest.mark.parametrize(("change", "key"), [("data.batch_tokns=64", "data.batch_tokns"), ("sample.count=2", "sample.count"), ("nonsense", "nonsense"),
+                                             ("data.batch_tokens.more=1", "data.batch_tokens.more")])
+def test_a_change_that_no_arm_has_a_key_for_is_refused(tmp_path, caplog, change, key):
+    assert findings.main(["--only", "planner_ratio", "--dry-run", "--out", str(tmp_path), "--set", change]) == 2
+    assert f"--set {change}: none of the 5 arms has the key {key};" in caplog.text
+
+
+def test_configs_of_arms_are_called_by_their_stages():
+    from training.config import load_config
+    from training.studies.runner import CONFIGS
+
+    assert {path.stem: load_config(path).stage for path in CONFIGS.glob("*.toml")} == {path.stem: path.stem for path in CONFIGS.glob("*.toml")}
+
+
 def test_every_arm_comes_after_what_it_needs_and_bases_first():
     order = [arm.name for arm in arms_of(list(FINDINGS))]
     assert set(order) == set(ARMS) and all(order.index(need) < order.index(name) for name in order for need in ARMS[name].needs if need != name)

@@ -315,6 +315,7 @@ def test_the_defaults_of_fast_variants_are_told_by_file_names(name, file, steps,
     "kind, files, config, name",
     [
         ("QwenImage", "qwen_image_edit_2511_fp8mixed.safetensors", {}, "qwen-image-edit-2511"),
+        ("QwenImage", "Qwen-Image-Edit-Q4_K_M-2511.gguf", {}, "qwen-image-edit-2511"),
         ("QwenImage", "merged.safetensors", {"default_ref_method": "index_timestep_zero"}, "qwen-image-edit-2511"),
         ("QwenImage", "Qwen-Image-Edit-2509-Q4_K_M.gguf", {}, "qwen-image-edit-2509"),
         ("QwenImage", "qwen_image_fp8_e4m3fn.safetensors", {}, "qwen-image"),
@@ -334,6 +335,15 @@ def test_the_defaults_of_fast_variants_are_told_by_file_names(name, file, steps,
 def test_the_family_is_told_from_the_model(kind, files, config, name):
     family, note = find_family(ModelFacts(kind=kind, files=(files,), config=config))
     assert (family.name, note) == (name, "")
+
+
+def test_the_first_qwen_image_edit_takes_one_reference_and_says_as_what_it_is_drawn():
+    facts = ModelFacts(kind="QwenImage", files=("qwen_image_edit_fp8_e4m3fn.safetensors",))
+    family, note = find_family(facts)
+    assert (family.name, family.capabilities.max_references) == ("qwen-image-edit-2509", 1)
+    assert "drawn as Qwen-Image-Edit-2509, with one reference" in note and "choose that family" in note
+    chosen, note = find_family(facts, "qwen-image-edit-2509")
+    assert (chosen.capabilities.max_references, note) == (3, "")
 
 
 def test_an_unknown_model_draws_from_words_and_says_so():

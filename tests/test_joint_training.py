@@ -57,6 +57,18 @@ def test_one_loss_reaches_both_networks_and_the_planner_through_the_windows(pair
     assert planner.model.language_model.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
 
 
+def test_a_batch_with_more_words_weighs_more_in_what_is_read_and_not_in_what_is_drawn(pair_folder):
+    stage = stage_of(pair_folder)
+    batch = tensors(stage.batch(0))
+    assert stage.weight(batch) == (batch["labels"][:, 1:] != -100).sum()  # all tokens weigh 1 here
+    losses = []
+    for factor in (1.0, 3.0):
+        torch.manual_seed(0)
+        loss, told = stage.loss(batch | {"loss_factor": factor})
+        losses.append(loss.item())
+    assert losses[1] - losses[0] == pytest.approx(2 * told["cross_entropy"].item(), rel=1e-4)
+
+
 def test_windows_hold_the_dense_prompts_of_the_pages_that_are_drawn(pair_folder):
     stage = stage_of(pair_folder, "stories.closed_loop=1.0", "data.batch_size=8")
     for index in range(4):
@@ -111,6 +123,16 @@ def test_check_tells_what_trains_and_what_is_wrong(pair_folder, capsys, tmp_path
     assert "trains planner" in told and "trains visualizer" in told and "frozen autoencoder" in told and "frozen planner" not in told
     assert main([str(CONFIG), "--check", "--set", "planner=nowhere", "--set", f"autoencoder={pair_folder / 'vae'}"]) == 2
     assert "no nowhere/planner/config.json there" in caplog.text
+
+
+def test_check_refuses_what_would_fail_in_the_first_step(pair_folder, caplog, tmp_path):
+    wishes = [part for change in changes_of(pair_folder, "train.activation_checkpointing=true", "stories.image_size=100", "train.device=gpu")
+              for part in ("--set", change) if change != "train.device='cpu'"]
+    assert main([str(CONFIG), "--check", "--run-dir", str(tmp_path / "run"), *wishes]) == 2
+    for words in ("--set train.activation_checkpointing: train.activation_checkpointing = true, but the joint stage draws under the planner's keys",
+                  "--set stories.image_size: stories.image_size is 100, but the planner sees pictures in squares of 16",
+                  "--set train.device: train.device is 'gpu', but torch finds here"):
+        assert words in caplog.text
 
 
 @pytest.mark.parametrize(("change", "says"), [

@@ -114,7 +114,7 @@ def test_a_plan_comes_out(server, reply):
     text = write(planner)
     assert text.strip() == PLAN.strip()
     assert len(server.asked) == 1
-    assert bool(planner.notes) == (reply is PLANS["one image too many"]), planner.notes
+    assert bool(planner.notes) == (reply in (PLANS["one image too many"], PLANS["with neither"])), planner.notes
 
 
 def test_bytes_that_are_no_text_cost_one_character(server):
@@ -189,7 +189,7 @@ ERRORS = {
     "a refusal": (Reply.plan("I'm sorry, but I can't help with that."), 'refused: "I\'m sorry, but I can\'t help with that."'),
     "a refusal in a field": (Reply(b'data: {"choices": [{"delta": {"refusal": "I cannot."}}]}\n\n'), 'refused: "I cannot."'),
     "a filter": (Reply(event(None, "content_filter")), "content filter"),
-    "thoughts alone": (Reply.plan("<think>hm, a fox"), "thought and wrote no plan"),
+    "thoughts alone": (Reply.plan("<think>hm, a fox"), "thought and wrote no plan within 4096 tokens; switch its thinking off"),
     "a huge line": (Reply(b"data: " + b"x" * (3 * 2**20)), "line has more than"),
 }  # fmt: skip
 
@@ -200,6 +200,24 @@ def test_an_error_says_what_to_do(server, reply, message):
 
     server.replies = [reply]
     assert re.search(message, shown := expect_error(planner_of(server, attempts=1))), shown
+
+
+THOUGHT = b'data: {"choices": [{"delta": {"reasoning_content": "hm"}}]}\n\n'
+USED_UP = {
+    "unseen": ((), "used all 90 tokens, perhaps for thinking that it does not show, and wrote no"),
+    "in a field": ((THOUGHT,), "used all 90 tokens for thinking and wrote no"),
+    "in a tag": ((event("<think>hm"),), "used all 90 tokens for thinking and wrote no"),
+}
+
+
+@pytest.mark.parametrize(("events", "said"), USED_UP.values(), ids=USED_UP)
+def test_an_answer_that_the_limit_of_tokens_emptied_is_not_paid_for_twice(server, events, said):
+    server.replies = [Reply(*events, event(None, "length"))]
+    planner = planner_of(server)
+    assert f"fox-7b {said} plan; switch its thinking off, or allow more tokens" in expect_error(planner, max_tokens=90)
+    with pytest.raises(WeaverError, match=f"fox-7b {said} answer; switch its thinking off"):
+        planner.answer("How many?", (), options=PlannerOptions(max_tokens=90), cancel=lambda: False)
+    assert len(server.asked) == 2
 
 
 def test_where_nobody_listens_the_error_says_how_to_start_a_server():
@@ -241,6 +259,22 @@ def test_a_cut_in_the_middle_is_gone_on_from(server):
     server.replies = [Reply(half, cut=True), Reply.plan("<imagine id=\"p2\">The fox sleeps.</imagine>")]
     plan, warnings = parse_markup(write(planner_of(server)))
     assert len(plan.images) == 2 and not warnings
+
+
+def test_a_cut_behind_the_last_image_is_told(server):
+    server.replies = [Reply(stream_of(PLAN.replace("Good night.", "Good"), finish=None, done=False), cut=True)]
+    planner = planner_of(server)
+    plan, _ = parse_markup(write(planner))
+    assert len(plan.images) == 2 and len(server.asked) == 1
+    assert planner.notes == ["the answer broke off after the last image; the end of the story may be missing"]
+
+
+def test_a_cut_behind_the_images_that_were_asked_for_again_is_told(server):
+    cut = stream_of("<imagine id=\"p2\">The fox sleeps.</imagine>\nGood", finish=None, done=False)
+    server.replies = [Reply.plan(PLAN.split("In the evening")[0]), Reply(cut, cut=True)]
+    planner = planner_of(server)
+    assert len(parse_markup(write(planner))[0].images) == 2
+    assert "broke off after the last image" in planner.notes[-1]
 
 
 def test_a_server_that_is_cut_again_and_again_is_an_error(server):

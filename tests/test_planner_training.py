@@ -10,6 +10,10 @@ import torch
 
 from training.build_tokenizer import picturebook_texts, train_tokenizer
 from training.config import load_config
+from training.distributed import World
+from training.loop import Trainer
+from training.metrics import Meters
+from training.stages import planner
 from training.stages.planner import IGNORED, PlannerData, PlannerStage, planner_config
 from training.stages.planner_checks import Prompt, check_story, continue_greedily
 from weaver_core.model.tokens import encode, mrope_positions
@@ -149,6 +153,61 @@ def test_padding_on_the_right_does_not_change_the_loss(stage, data):
     together = stage._cross_entropy(data.collate(rows))[0]
     alone = torch.cat([stage._cross_entropy(data.collate([row]))[0] for row in rows])
     assert torch.allclose(together, alone, atol=1e-4)
+
+
+def step_of(stage, run_dir, batches) -> tuple[float, dict[str, float], dict[str, torch.Tensor]]:
+    """Loss, row and gradients of one step over some batches; nothing is changed by it."""
+    config = load_config(CONFIG, [*TINY, f"train.accumulate={len(batches)}", "train.autocast=false", "train.device=cpu", "optimizer.clip=1e9"])
+    world = World(torch.device("cpu"))
+    trainer, meters = Trainer(stage, config, run_dir, world.device, world), Meters()
+    trainer.optimizers = []
+    stage.model.zero_grad()
+    meters.add(*trainer._train_step(batches)[:2])
+    row = meters.take(world)
+    return row["loss"], row, {name: p.grad.clone() for name, p in stage.model.named_parameters() if p.grad is not None}
+
+
+def test_two_batches_of_a_step_learn_what_one_that_holds_both_learns(stage, data, tmp_path):
+    rng = random.Random(9)
+    rows = [data.caption_row(rng), data.story_row(rng), data.story_row(rng)]
+    parts = [data.collate(rows[:1]), data.collate(rows[1:])]
+    loss, row, gradients = step_of(stage, tmp_path, parts)
+    whole, _, wanted = step_of(stage, tmp_path, [data.collate(rows)])
+    assert loss == pytest.approx(whole, rel=1e-5) and gradients.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert torch.allclose(gradients[name], gradient, atol=1e-6, rtol=1e-3), name
+    alone = [step_of(stage, tmp_path, [part]) for part in parts]
+    assert abs(loss - sum(one for one, _, _ in alone) / 2) > 1e-3, "batches that weigh the same say nothing"
+    weights = [stage.weight(part) for part in parts]
+    assert weights[1] > 4 * weights[0]
+    for name in ("accuracy", "cross_entropy"):
+        assert row[name] == pytest.approx(sum(weight * one[name] for weight, (_, one, _) in zip(weights, alone)) / sum(weights))
+    assert row["tokens"] == sum(part["input_ids"].numel() for part in parts)
+
+
+def test_equal_batches_weigh_exactly_as_before(stage, data, tmp_path, monkeypatch):
+    factors = []
+    monkeypatch.setattr(stage, "loss", lambda batch: (factors.append(batch["loss_factor"]), PlannerStage.loss(stage, batch))[1])
+    part = data.collate([data.caption_row(random.Random(9))])
+    for count in (1, 2, 3, 7):
+        step_of(stage, tmp_path, [part] * count)
+    assert factors == [1.0] * 13
+
+
+def test_a_tokenizer_that_is_not_written_whole_is_made_again(tmp_path, monkeypatch):
+    settings = load_config(CONFIG, [*TINY, "data.tokenizer_stories=40", "model.vocab_size=400"]).settings
+    settings = replace(settings, init=None)
+
+    def killed(self, folder):
+        Path(folder).mkdir()
+        (Path(folder) / "tokenizer.json").write_text("{", encoding="utf-8")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(planner.PreTrainedTokenizerFast, "save_pretrained", killed)
+        planner.begin(settings, tmp_path)
+    planner.begin(settings, tmp_path)
+    assert len(planner._run_tokenizer(settings, tmp_path)) == 400 and [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
 
 
 def test_names_world_words_openings_and_the_end_weigh_more(data):

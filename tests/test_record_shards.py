@@ -74,3 +74,28 @@ def test_what_is_wrong_in_a_shard_is_told_with_its_row(tmp_path):
     write_tar(tmp_path / "s.tar", {"7.png": picture("red")})
     with pytest.raises(InputError, match="7.json is missing"):
         read_records(tmp_path / "s.tar")
+
+
+def test_the_picture_of_a_sample_is_told_by_its_ending_and_there_is_one(tmp_path):
+    path = write_tar(tmp_path / "s.tar", {
+        "a.json": b'{"prompt": "a red field"}', "a.txt": b"a caption", "a.cls": b"7", "a.JPG": picture("red"),
+        "b.json": b'{"prompt": "a blue field"}', "b.png": picture("blue"), "b.seg.png": picture("green"),
+        "c.json": b'{"prompt": "a green field"}', "c.npy": b"numbers", "c.ref0.png": picture("green")})
+    with pytest.raises(InputError) as told:
+        read_picture_folder(path)
+    assert str(told.value).splitlines() == [
+        f"{path}: b has 2 pictures, b.png, b.seg.png; leave one, and call others b.ref0, b.image0 or b.drawn0",
+        f"{path}: c has no picture; put one beside c.json, such as c.jpg"]
+    members = {"a.json": b'{"prompt": "a red field"}', "a.jpg": picture("red"),
+               **{f"a.{ending}": f"not a picture, {ending}".encode() for ending in ("txt", "cls", "npy", "mask", "xml")}, "readme.md": b"# Fields"}
+    (record,) = read_picture_folder(write_tar(tmp_path / "s.tar", members))
+    assert record.path.read_bytes() == picture("red") and record.where == f"{path}:1"
+
+
+def test_stories_need_no_picture_and_the_folder_of_a_data_set_is_read_without_what_was_dropped(tmp_path):
+    record = {"request": "A story", "plan": PLAN}
+    write_tar(tmp_path / "s.tar", {"7.json": json.dumps(record).encode()})
+    (tmp_path / "dropped.jsonl").write_text('{"step": "01-write_plan", "id": "x", "reason": "no image"}\n', encoding="utf-8")
+    assert [found.where for found in read_records(tmp_path)] == [f"{tmp_path / 's.tar'}:1"]
+    (tmp_path / "stories.jsonl").write_text(json.dumps(record), encoding="utf-8")
+    assert [found.where for found in read_records(tmp_path)] == [f"{tmp_path / 'stories.jsonl'}:1"]

@@ -12,7 +12,7 @@ from weaver_core.planners.stream_cleaning import ImageGate, StreamCleaner
 
 PLAN = "# T\nText one.\n<imagine>A fox.</imagine>\nEnd."
 FRAGMENTS = ["<think>", "</think>", "```", "```md", "\n", "# T", "Sure!", "Here is:", "I'm sorry, ", "<imagine>", "</imagine>", " a", "---",
-             "Let me know if", "<|im_end|>", "Okay, so", "<", "`", "好的", "x" * 45, "-", "**"]  # fmt: skip
+             "Let me know if", "let me ", "know if", " \n", "<|im_end|>", "Okay, so", "<", "`", "好的", "x" * 45, "-", "**"]  # fmt: skip
 
 
 def clean(text: str, size: int | None = None, **how) -> tuple[str, str]:
@@ -26,6 +26,7 @@ def clean(text: str, size: int | None = None, **how) -> tuple[str, str]:
     "<think>hm <imagine>x</imagine></think>\n\n{}", "Okay, the user wants a story. # draft\n</think>\n{}",
     "```markdown\n{}\n```\nThis story has one image. Let me know!", "Here's the plan\n---\n{}\n---\n",
     "{}\n\nLet me know if you want more!", "{}<|im_end|>", "{}\nI hope you enjoy it!<|eot_id|>",
+    "{}\n\nI hope you like the story!\n\nLet me know if you’d like changes.\n",
 ])  # fmt: skip
 def test_what_stands_around_a_plan_goes(around):
     text = around.format(PLAN)
@@ -38,9 +39,21 @@ def test_what_stands_around_a_plan_goes(around):
     "Once upon a time.", "Sure, said the fox.\nAnd ran.", "I'm sorry, said the fox.\n<imagine>A fox.</imagine>",
     "# T\nI hope you are well, said the fox. <imagine>A.</imagine>", "Okay, the user of the lamp was a genie.", "*Once* upon a time.",
     "# T\nHere is: a list.\n- one\n- two", "# T\n1 < 2 and <b>bold</b>", "# T\n`code` stays",
+    "# T\nI hope you sleep well, said the owl.\nThe end.", "# T\nIf you'd like, said the owl, stay here.\n",
+    "# T\nFeel free to come in, said the owl.", "# T\nLet me know if you find it, said the owl.\nAnd the fox ran.",
+    "# T\nLet me know if you find it.\n\n<imagine>A fox.</imagine>\nThe end.", "# T\nLet me know if you " + 90 * "really " + "come.",
 ])  # fmt: skip
 def test_a_story_that_only_looks_so_stays(text):
-    assert clean(text) == (text, "")
+    for size in (None, 1, 3, 7):
+        assert clean(text, size) == (text, "")
+
+
+def test_no_more_than_a_farewell_is_waited_for():
+    cleaner = StreamCleaner()
+    given = cleaner.feed("# T\nLet me know if you find it, said the owl.\n")
+    assert given == "# T\n"
+    assert cleaner.feed("The fox ran.\n") == "Let me know if you find it, said the owl.\nThe fox ran.\n"
+    assert cleaner.feed("Let me know if " + "you come " * 90).startswith("Let me know if you come")
 
 
 def test_a_story_in_a_fence_may_go_on_after_it():
@@ -73,6 +86,7 @@ LONG = {
     "a refusal that never ends": lambda n: "I'm sorry, but I cannot." + "\nno" * (n // 3),
     "a greeting before nothing": lambda n: "Sure!\n" + "\n" * n + PLAN,
     "white space": lambda n: " " * n + PLAN,
+    "farewells": lambda n: "# T\n" + "Let me know if you come.\n\n" * (n // 26),
     "a line of dashes": lambda n: "# T\n" + "-" * n,
     "a fence with a long name": lambda n: "# T\n```" + " " * n + "x y",
     "after the fence": lambda n: f"```\n{PLAN}\n```\n" + "more and more. " * (n // 15),

@@ -1,6 +1,8 @@
 """The training loop and the stages: configs, exact resume, checkpoints that are whole or absent, learning."""
 
+import ctypes
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -9,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_chat_models
 import torch
 from safetensors.torch import load_file
 
 from training.checkpoints import load_checkpoint, newest_checkpoint
 from training.config import OptimizerConfig, load_config
 from training.ema import Ema
+from training.heap import SHAPES
 from training.loop import learning_rate_factor
 from training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
 
@@ -93,6 +97,55 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     one, other = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [step for step, _ in one] == [step for step, _ in other] == [1, 2, 3, 4, 5, 6]
     assert [loss for _, loss in other] == pytest.approx([loss for _, loss in one], rel=1e-5)
+
+
+def test_the_answers_of_a_chat_models_step_count_alike_whatever_batch_they_are_in(tmp_path):
+    from test_chat_planner import settings
+
+    from training.distributed import World
+    from training.loop import Trainer
+    from training.packing import Draw
+    from training.stages import build_stage
+
+    source = tmp_path / "stories.jsonl"
+    source.write_text("\n".join(json.dumps({"request": "?", "answer": "so it is, " * count}) for count in (1, 12)), encoding="utf-8")
+    base, found = tiny_chat_models.writing(tmp_path / "base"), []
+    for parts in ([[0], [1]], [[0, 1]]):
+        config = settings(tmp_path, base, source, f"train.accumulate={len(parts)}", "optimizer.clip=1e9")
+        torch.manual_seed(0)
+        stage = build_stage(config.stage, config.settings, seed=0, run_dir=tmp_path, device="cpu")
+        trainer = Trainer(stage, config, tmp_path, torch.device("cpu"), World(torch.device("cpu")))
+        _, step, _ = trainer._train_step([stage.data.collate([stage.data.rows.row(Draw(i, 0)) for i in part]) for part in parts])
+        found.append((step["loss"], {name: p.grad for name, p in trainer.engine.parameters.items()}))
+    (loss, gradients), (whole, wanted) = found
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-5)
+    for name, gradient in wanted.items():
+        assert gradient is None or torch.allclose(gradients[name], gradient, atol=1e-6, rtol=1e-3), name
+
+
+def test_what_torch_reads_once_is_set_before_it_is_imported():
+    """And what the environment says already stays."""
+    told = ("import os, sys\nclass Torch:\n    def find_spec(self, name, *_):\n        if name == 'torch':\n"
+            "            print(*(os.environ[key] for key in ('ONEDNN_PRIMITIVE_CACHE_CAPACITY', 'LRU_CACHE_CAPACITY')))\n            os._exit(0)\n"
+            "sys.meta_path.insert(0, Torch())\nsys.stdout.reconfigure(line_buffering=True)\nimport training.train\n")
+    for name, value in (("", ""), ("LRU_CACHE_CAPACITY", "7")):
+        env = {key: value for key, value in os.environ.items() if key not in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")} | (
+            {name: value} if name else {})
+        result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, cwd=ROOT, env=env, timeout=60)
+        assert result.stdout.split() == [SHAPES, value or SHAPES], result.stderr
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is no glibc of 2.33 or later")
+def test_a_large_block_goes_back_to_the_system_however_large_those_before_it_were():
+    program = ("import ctypes, sys\n"
+               "class Info(ctypes.Structure):\n    _fields_ = [(name, ctypes.c_size_t) for name in 'arena a b hblks hblkhd c d e f g'.split()]\n"
+               "c = ctypes.CDLL(None)\nc.mallinfo2.restype, c.malloc.restype, c.free.argtypes = Info, ctypes.c_void_p, [ctypes.c_void_p]\n"
+               "if sys.argv[1:]:\n    from training.heap import bound_memory\n    bound_memory()\n"
+               "c.free(c.malloc(ctypes.c_size_t(30 << 20)))\nbefore = c.mallinfo2().hblks\nc.malloc(ctypes.c_size_t(20 << 20))\n"
+               "print(c.mallinfo2().hblks - before)\n")
+    own_blocks = [subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, cwd=ROOT, timeout=60).stdout.strip()
+                  for options in ([], ["bounded"])]
+    assert own_blocks == ["0", "1"]
 
 
 def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):

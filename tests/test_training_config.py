@@ -38,11 +38,45 @@ def test_gradients_go_in_messages_of_a_bounded_size_in_their_order():
     ("optimizer.learning=1", "unknown key optimizer.learning"), ("optimizer.beta=1", r"did you mean optimizer\.beta"),
     ("train.stepz=3", r"did you mean train\.steps"), ("data.batchsize=1", r"did you mean data\.batch_size"),
     ("optimizer.lr='fast'", "--set optimizer.lr: .*expected float"), ("train.steps=0", "at least 1"), ("stage=tailor", "must be one of"),
-    ("train.precision='fp16'", "65,504"), ("train.autocast='fp16'", "65,504"), ("train.trackers=['mlflow']", "can name tensorboard"),
+    ("train.workers=-1", "at least 0"), ("data.image_size=100", "multiple of 8"), ("train.precision='fp16'", "65,504"), ("train.autocast='fp16'", "65,504"), ("train.trackers=['mlflow']", "can name tensorboard"),
     ("nonsense", "expected key=value")])
 def test_a_wrong_key_or_value_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         load_config(AUTOENCODER, [change])
+
+
+def checked(path: Path, *changes: str) -> list[str]:
+    """What `--check` finds wrong."""
+    from training.check import check
+    from training.config import read_config
+
+    config, problems = read_config(path, list(changes))
+    check(config, problems, Path("runs") / "nowhere")
+    return problems.messages
+
+
+@pytest.mark.parametrize("name", ["cuda", "gpu", "cuda:7", "meta"])
+def test_a_device_that_is_not_there_is_told_by_the_check_beside_all_else(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    path = tmp_path / "run.toml"
+    path.write_text(AUTOENCODER.read_text(encoding="utf-8").replace("[train]\n", f'[train]\ndevice = "{name}"\nactivation_checkpointing = true\n'))
+    device, blocks = checked(path)
+    assert device.startswith(f"{path}:6: train.device is '{name}', but torch finds here: cpu") and device.endswith('or to "auto"')
+    assert blocks.startswith(f"{path}:7: train.activation_checkpointing = true, but the autoencoder has no blocks")
+    assert not checked(AUTOENCODER, "train.device=cpu") and not checked(AUTOENCODER)
+
+
+@pytest.mark.parametrize("side", [100, 8])
+def test_pictures_that_do_not_fit_the_planners_grid_are_told_by_the_check(side):
+    (told,) = checked(CONFIGS / "picturebook" / "planner.toml", f"data.image_size={side}")
+    assert told.startswith(f"--set data.image_size: data.image_size is {side}, but the planner sees pictures in squares of 16 pixels; set it to a")
+    assert not checked(CONFIGS / "picturebook" / "planner.toml", "data.image_size=96")
+
+
+def test_misread_facts_need_facts_that_weigh_more():
+    with pytest.raises(ValueError, match="data.fact_noise is 0.1, but only words that weigh more are misread, and data.fact_weight is 1.0; raise it"):
+        load_config(CONFIGS / "picturebook" / "planner.toml", ["data.fact_noise=0.1"])
+    assert load_config(CONFIGS / "picturebook" / "planner.toml", ["data.fact_noise=0.1", "data.fact_weight=2.0"])
 
 
 def test_set_changes_a_key_with_the_type_of_toml():

@@ -133,6 +133,23 @@ def test_every_epoch_holds_every_picture_once_in_batches_of_one_size(pair_folder
     assert learns and all(".lora_" in name for name in learns)
 
 
+def test_the_pixels_of_a_bucket_need_not_fit_the_grid_in_which_the_planner_sees(pair_folder, drawings, tmp_path):
+    from training.check import check
+
+    stage = stage_of(pair_folder, drawings, "data.image_size=120")
+    stage.prepare()
+    assert stage.grid == (8, 8), "the pair's own, of 128 pixels"
+    assert {batch["latents_BCYX"].shape[2:] for batch in map(stage.batch, range(4))} <= {(height // 8, width // 8) for width, height in stage.buckets}
+    for name in ("planner", "tokenizer"):
+        shutil.copytree(pair_folder / name, tmp_path / "parts" / name)
+    told = []
+    for planner in (pair_folder, tmp_path / "parts"):  # loose parts do not say what they were trained on: the config does
+        config, problems = read_config(CONFIG, [f"base={pair_folder}", f"planner={planner}", f"data.source={drawings}", "data.image_size=120"])
+        check(config, problems, tmp_path / "run")
+        told.append(problems.messages)
+    assert told[0] == [] and len(told[1]) == 1 and "data.image_size is 120, but the planner sees pictures in squares of 16 pixels" in told[1][0]
+
+
 def drawn_later(model, record, size, seed, references=()):
     """By the classes of nodes and command line, out of an exported folder."""
     plan, _ = parse_markup(f"<imagine>{record.prompt}</imagine>")

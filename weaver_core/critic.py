@@ -36,7 +36,7 @@ BEST = 10
 LEAST = 6  # where an aspect is scored below this, the picture is drawn again (our choice)
 MAX_REDRAWS = 8
 MAX_FAULTS, MAX_FAULT_LENGTH, MAX_PROMPT_LENGTH = 5, 200, 4000
-ANSWER_TOKENS = 700
+ANSWER_TOKENS = 2048  # a verdict is a tenth of it; models that think use the rest
 MAX_ANSWER = 20_000  # characters, from the end: far above any verdict
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

@@ -7,6 +7,7 @@ import argparse
 from .records import DIMENSIONS
 
 DEFAULT_DATASET = "weaver-style"
+_OPENAI_KEY = ", else (api.openai.com and OPENAI_BASE_URL only) from OPENAI_API_KEY"
 
 
 def run_folder_argument(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,8 @@ def generation_arguments(parser: argparse.ArgumentParser) -> None:
                        "documents in a file")
     group.add_argument("--num-images", choices=("explicit", "always", "never"), default="explicit",
                        help="whether the system is told the wanted number: where the prompt says it (default), always, never")
-    group.add_argument("--timeout", type=float, default=900.0, metavar="S", help="seconds for one answer (comfy) or request (openai)")
+    group.add_argument("--timeout", type=float, default=900.0, metavar="S", help="seconds for one answer, from when it begins to run "
+                       "(comfy), or one request (openai)")
     native = parser.add_argument_group("back end: library")
     native.add_argument("--model", metavar="FOLDER", help="a native model folder (default: the embedded picture-book model)")
     native.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
@@ -51,7 +53,7 @@ def generation_arguments(parser: argparse.ArgumentParser) -> None:
     comfy.add_argument("--workflow", metavar="FILE", help="a workflow in API format; nodes titled prompt, seed, num_images, image1 ... get values")
     comfy.add_argument("--set", metavar="NAME=NODE.INPUT", action="append", type=_mapping, help="where a value goes, such as prompt=6.text")
     comfy.add_argument("--collect", metavar="NODES", help="ids of the output nodes in the order of the document (default: all, by number)")
-    api = parser.add_argument_group("back end: openai (key from WEAVER_GENERATE_API_KEY or OPENAI_API_KEY)")
+    api = parser.add_argument_group("back end: openai", f"key from WEAVER_GENERATE_API_KEY{_OPENAI_KEY}")
     api.add_argument("--api-url", metavar="URL", help="the server's address, up to /v1")
     api.add_argument("--chat-model", metavar="NAME", help="writes the text and the dense prompts")
     api.add_argument("--image-model", metavar="NAME", help="draws")
@@ -61,7 +63,7 @@ def generation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def judge_arguments(parser: argparse.ArgumentParser, *, required: bool, alias: str = "", only_server: bool = False) -> None:
-    group = parser.add_argument_group("judge (key from WEAVER_JUDGE_API_KEY or OPENAI_API_KEY)")
+    group = parser.add_argument_group("judge", f"key from WEAVER_JUDGE_API_KEY{_OPENAI_KEY}")
     group.add_argument("--judge-url", metavar="URL", required=required, help="an OpenAI-compatible server, up to /v1")
     group.add_argument("--judge-model", metavar="NAME", required=required, help="a model of that server that sees images")
     group.add_argument("--image-profile", choices=("long768", "squash512"), default="long768",
@@ -70,7 +72,8 @@ def judge_arguments(parser: argparse.ArgumentParser, *, required: bool, alias: s
     group.add_argument("--max-tokens", type=count, default=2048, help="of one answer, thinking included (default: 2048)")
     group.add_argument("--judge-timeout", type=float, default=180.0, metavar="S", help="seconds for one call (default: 180)")
     group.add_argument("--prices", metavar="FILE", help='JSON: {"model": {"input_per_million": .., "output_per_million": .., "image_tokens": ..}}')
-    group.add_argument("--max-usd", type=float, metavar="X", help="stop before judging this run has cost more (needs --prices)")
+    group.add_argument("--max-usd", type=float, metavar="X", help=f"stop before judging {'these pairs' if only_server else 'this run'} "
+                       "has cost more (needs --prices)")
     if only_server:
         parser.set_defaults(judge_mode="split", rubric="weaver", dims=DIMENSIONS, reps=1, oracle=False)
         return

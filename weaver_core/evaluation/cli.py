@@ -17,7 +17,7 @@ examples:
   weaver eval compare runs/old runs/new
   weaver eval gate --baseline runs/old --candidate runs/new --max-drop 0.2
 
-The judge's key comes from WEAVER_JUDGE_API_KEY, else OPENAI_API_KEY, and is written nowhere.
+The judge's key comes from WEAVER_JUDGE_API_KEY, else (api.openai.com and OPENAI_BASE_URL only) from OPENAI_API_KEY; it is written nowhere.
 Every stage goes on where it was stopped: give the same command again. --retry failed tries again what failed.
 
 exit codes: 0 done, 1 error, 2 wrong usage, 3 done but something is missing or failed, 4 a gate or probe is not passed, 130 interrupted

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import InputError, WeaverError
 from ..http_headers import bearer, retry_after_s
-from ..planners.http_address import Key
+from ..planners.http_address import Key, openai_key
 
 MAX_REPLY = 256 * 2**20
 MAX_WAIT_S = 300.0
@@ -38,7 +38,8 @@ class Server:
     """A server under one address. Usable from several threads.
 
     key             None = from the environment, "" = none
-    key_variables   names of environment variables; the first that is set is the key
+    key_variables   names of environment variables; the first that is set is the key. OPENAI_API_KEY counts for its own
+                    servers only (http_address.openai_key)
     timeout_s       for a whole reply
     attempts        a request is tried so often, when it is worth trying again
     backoff_s       the first wait; doubled every time; a Retry-After of the server's wins
@@ -62,7 +63,7 @@ class Server:
         self.url = urlunsplit(parts).rstrip("/")
         self.timeout_s, self.attempts, self.backoff_s = timeout_s, attempts, backoff_s
         self.num_requests = 0
-        self._key = Key(_read_key(key_variables) if key is None else key)
+        self._key = Key(_read_key(key_variables, self.url) if key is None else key)
         self._local = threading.local()
 
     def __repr__(self) -> str:
@@ -75,6 +76,10 @@ class Server:
     def json(self, method: str, path: str, body: Any = None, *, again: bool = True) -> Any:
         """The decoded reply. RequestFailed when there is none. `again`: whether it may be tried several times."""
         return self._request(method, path, again=again, decode=True, json=body)
+
+    def post(self, path: str, body: Any) -> None:
+        """Sends JSON to where nothing comes back."""
+        self._request("POST", path, again=True, decode=False, json=body)
 
     def bytes(self, path: str, params: dict[str, str] | None = None) -> bytes:
         return self._request("GET", path, again=True, decode=False, params=params)
@@ -154,9 +159,9 @@ def needs_requests():
     return requests
 
 
-def _read_key(variables: tuple[str, ...]) -> str:
+def _read_key(variables: tuple[str, ...], url: str) -> str:
     for name in variables:
-        key = os.environ.get(name, "").strip()
+        key = openai_key(url) if name == "OPENAI_API_KEY" else os.environ.get(name, "").strip()
         if key:
             if not key.isascii() or not key.isprintable() or " " in key:
                 raise InputError(f"the environment variable {name} holds no key (it has spaces or unusual characters)")

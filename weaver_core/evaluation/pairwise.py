@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import stdev
 
-from ..durable import Journal
+from ..durable import Journal, JournalCopy
 from ..errors import InputError
 from .judge import FAILED, Preference, VlmJudge
 from .run_folder import RunFolder, answer_hash
@@ -97,6 +97,11 @@ def pairwise(
     finally:
         journal.close()
     return count(a.system, b.system, verdicts)
+
+
+def verdicts_usd(out: Path) -> float:
+    """What the verdicts in a file have cost, those that failed and were asked for again too."""
+    return sum(_read(value).usd or 0.0 for value in JournalCopy(out).records) if out.exists() else 0.0
 
 
 def count(a: str, b: str, verdicts: Sequence[Verdict]) -> PairwiseResult:

@@ -217,7 +217,8 @@ class RunFolder:
         )  # fmt: skip
         text = json.dumps(document.to_json(), ensure_ascii=False, indent=1) + "\n"
         write_whole(place / "document.json", text.encode())
-        shutil.rmtree(place / "work", ignore_errors=True)
+        if answer.finish != "error":  # one that failed may be tried again, and goes on from what is there
+            shutil.rmtree(place / "work", ignore_errors=True)
         for old in place.iterdir():  # images of an answer that this one replaces
             if _IMAGE_FILE.match(old.name) and old.relative_to(self.folder).as_posix() not in {block.path for block in blocks}:
                 old.unlink()

@@ -134,7 +134,10 @@ class HttpPlanner:
                 continue
             if known.broken:
                 raise WeaverError(exchange.broken_message(known))
-            return text + cleaner.close() + cleaner.refusal
+            text += cleaner.close() + cleaner.refusal
+            if not text and not cancel() and (reason := exchange.used_up_message(known, cleaner, "answer")):
+                raise WeaverError(reason)
+            return text
 
     def list_models(self) -> list[str]:
         """The names of the server's models, as it lists them."""
@@ -201,6 +204,8 @@ class _PlanConversation:
                 self.exchange.note(f"the planner went on after {gate.num_images} images; the rest is left out")
             elif answer.finish == "length":
                 self.exchange.note(f"the planner stopped at max_tokens ({self.options.max_tokens}); the end of the story may be missing")
+            elif answer.broken:
+                self.exchange.note(self._broke_off())
             if gate.inside:
                 yield "</imagine>"
             return
@@ -220,6 +225,8 @@ class _PlanConversation:
             if first_broken:
                 raise WeaverError(first_broken) from None
             self.exchange.note(str(error))
+        if answer.broken:
+            self.exchange.note(self._broke_off() if not self._missing(gate) else self.exchange.broken_message(answer))
         if gate.inside:
             yield "</imagine>"
 
@@ -236,6 +243,10 @@ class _PlanConversation:
             return markup_of_answer(text, continued=bool(self.history), with_aspect=not has_aspect)
         except ValueError as error:
             raise NoJson(self.planner.shown(str(error))) from None
+
+    def _broke_off(self) -> str:
+        where = "after the last image" if self.options.num_images else "in the middle"
+        return f"the answer broke off {where}; the end of the story may be missing"
 
     def _missing(self, gate: ImageGate) -> int:
         return 0 if self.options.num_images is None else max(0, self.options.num_images - gate.num_images)
@@ -264,10 +275,8 @@ class _PlanConversation:
         if answer.finish == "content_filter":
             raise WeaverError("the server's content filter stopped the answer; say it in other words, or take another server")
         if not num_characters and not self.may_be_empty and not cleaner.refusal:
-            if answer.num_thoughts or cleaner.has_thought:
-                raise WeaverError(f"{self.planner.model} thought and wrote no plan; allow more than {self.options.max_tokens} "
-                                  "tokens, or switch its thinking off")
-            raise WeaverError(f"{self.planner.model} wrote nothing that is a plan; try another seed or another model")
+            raise WeaverError(self.exchange.used_up_message(answer, cleaner, "plan")
+                              or f"{self.planner.model} wrote nothing that is a plan; try another seed or another model")
 
     def _answers(self, more: list[dict], answer: Answer, form: str) -> Generator[str, None, None]:
         def messages(picture_part) -> list[dict]:

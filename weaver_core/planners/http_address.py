@@ -41,27 +41,35 @@ def key_from_environment(url: str, environment: Mapping[str, str] | None = None,
     """The key for this server, "" = none.
 
     WEAVER_API_KEY is for the server in WEAVER_API_URL; where that is not set, for any server, unless `bound` (a program
-    that takes addresses out of files of strangers asks for it). OPENAI_API_KEY is for api.openai.com and the server in
-    OPENAI_BASE_URL, and is sent to no other.
+    that takes addresses out of files of strangers asks for it). Else `openai_key`.
     """
     environment = os.environ if environment is None else environment
-
-    def place(address: str) -> tuple[str, str]:
-        """Scheme and host: a key that is meant for https must not travel in the clear."""
-        parts = urlsplit(address)
-        return parts.scheme.lower(), parts.netloc.lower()
-
-    def named(name: str) -> tuple[str, str] | None:
-        value = environment.get(name, "").strip()
-        if not value:
-            return None
-        scheme = "http" if is_local(f"http://{value}") else "https"
-        return place(value if "://" in value else f"{scheme}://{value}")
-
-    here, bound_to = place(url), named("WEAVER_API_URL")
-    if (key := environment.get("WEAVER_API_KEY", "").strip()) and (here == bound_to or not (bound_to or bound)):
+    bound_to = _named("WEAVER_API_URL", environment)
+    if (key := environment.get("WEAVER_API_KEY", "").strip()) and (_place(url) == bound_to or not (bound_to or bound)):
         return key
-    return environment.get("OPENAI_API_KEY", "").strip() if here in (("https", "api.openai.com"), named("OPENAI_BASE_URL")) else ""
+    return openai_key(url, environment)
+
+
+def openai_key(url: str, environment: Mapping[str, str] | None = None) -> str:
+    """OPENAI_API_KEY for api.openai.com and the server in OPENAI_BASE_URL; "" for any other, which must not get it."""
+    environment = os.environ if environment is None else environment
+    is_there = _place(url) in (("https", "api.openai.com"), _named("OPENAI_BASE_URL", environment))
+    return environment.get("OPENAI_API_KEY", "").strip() if is_there else ""
+
+
+def _place(address: str) -> tuple[str, str]:
+    """Scheme and host: a key that is meant for https must not travel in the clear."""
+    parts = urlsplit(address)
+    return parts.scheme.lower(), parts.netloc.lower()
+
+
+def _named(name: str, environment: Mapping[str, str]) -> tuple[str, str] | None:
+    """The place that a variable names; None where it is not set."""
+    value = environment.get(name, "").strip()
+    if not value:
+        return None
+    scheme = "http" if is_local(f"http://{value}") else "https"
+    return _place(value if "://" in value else f"{scheme}://{value}")
 
 
 class Key:

@@ -22,6 +22,7 @@ from .instruction import data_uri_part
 if TYPE_CHECKING:
     from . import PlannerOptions
     from .http import HttpPlanner
+    from .stream_cleaning import StreamCleaner
 
     Messages = Callable[[Callable | None], list[dict]]
     """The conversation, made anew for every attempt with what turns a picture into a part (None = it cannot look)."""
@@ -85,8 +86,8 @@ class Exchange:
                 yield from self._once(messages, answer, schema)
                 if answer.length or answer.refusal or answer.num_thoughts or self.may_be_empty or self.cancel():
                     return
-                if answer.finish == "content_filter":
-                    return
+                if answer.finish in ("content_filter", "length"):
+                    return  # another attempt would end in the same way, and cost as much
                 raise TryAgain("the answer is empty")
             except TryAgain as error:
                 reason, after = str(error), error.after
@@ -298,6 +299,17 @@ class Exchange:
             return "Check the model's name and the address (it usually ends in /v1)"
         shown = self.planner.shown(", ".join(names[:12])) + (", ..." if len(names) > 12 else "")
         return f"It has {shown}"
+
+    def used_up_message(self, answer: Answer, cleaner: StreamCleaner, what: str) -> str:
+        """Why there is no text, where thoughts or the limit of tokens took it all; "" where neither did."""
+        thought, most = answer.num_thoughts or cleaner.has_thought, self.options.max_tokens
+        if answer.finish == "length":
+            used = f"used all {most} tokens{' for thinking' if thought else ', perhaps for thinking that it does not show,'} and wrote no {what}"
+        elif thought:
+            used = f"thought and wrote no {what} within {most} tokens"
+        else:
+            return ""
+        return f"{self.planner.model} {used}; switch its thinking off, or allow more tokens"
 
     def broken_message(self, answer: Answer) -> str:
         if not answer.broken:

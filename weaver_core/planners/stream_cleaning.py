@@ -12,6 +12,7 @@ from collections import deque
 
 THOUGHTS = "think|thinking|thought|reasoning|reflection"
 MAX_LINE_END = 400  # greetings, fences and rules are short lines
+MAX_FAREWELL = 600  # characters; also the most that waits to see whether the answer ends there
 MAX_TOKEN_NAME = 40
 CHUNK = 4096  # characters
 
@@ -36,11 +37,18 @@ _REFUSAL = re.compile(
     r"i (?:can(?:no|['’])t|can not|won['’]t|must decline|have to decline)|as an ai|unfortunately, i|"
     r"抱歉|对不起|很抱歉|非常抱歉|我无法|我不能|作为(?:一个)?人工智能|(?:es )?tut mir leid|ich kann (?:das|diese|dir|ihnen)|"
     r"je suis désolé|désolé|lo siento|no puedo)", re.IGNORECASE)  # fmt: skip
+# First words to the user about the answer; what a character may as well say to another ("I hope you", "if you'd like") is none.
 _FAREWELLS = (
-    "let me know if", "i hope you", "i hope this", "hope you enjoy", "hope you like", "feel free to", "would you like me to",
-    "if you'd like", "if you would like", "is there anything else", "enjoy your story", "希望你喜欢", "希望您喜欢", "希望这",
-    "如果你需要", "如果您需要", "sag mir bescheid", "lass es mich wissen", "ich hoffe, die", "ich hoffe, das", "ich hoffe, dir",
-    "n'hésite", "j'espère que", "espero que te guste",
+    "let me know if", "is there anything else", "would you like me to", "if you'd like me to", "if you would like me to",
+    "if you'd like any changes", "feel free to ask for", "feel free to ask if", "feel free to let me know", "enjoy your story",
+    *(f"{hope} you {like} {what} story" for hope in ("hope", "i hope") for like in ("enjoy", "enjoyed", "like", "liked")
+      for what in ("the", "this", "your")),
+    "i hope you enjoy it", "hope you enjoy it", "i hope this story", "i hope this helps", "希望你喜欢这个故事", "希望您喜欢这个故事",
+    "希望你喜欢这篇", "希望您喜欢这篇", "希望这个故事", "希望这篇", "如果你需要我", "如果您需要我", "sag mir bescheid, wenn",
+    "sag mir bescheid, falls", "lass es mich wissen, wenn", "lass es mich wissen, falls", "ich hoffe, die geschichte gefällt",
+    "ich hoffe, dir gefällt die geschichte",
+    "n'hésite pas à me", "n'hésitez pas à me", "j'espère que l'histoire", "j'espère que cette histoire",
+    "espero que te guste la historia", "espero que te guste el cuento", "espero que te guste esta historia",
 )  # fmt: skip
 LONGEST_OPENER = 40  # characters after which no pattern above can begin to match any more
 
@@ -62,7 +70,7 @@ class StreamCleaner:
         self._buffer = ""
         self._unread: deque[str] = deque()  # what comes behind the buffer
         self._num_unread = 0
-        self._state = "thought" if thinking else "start"  # start -> body -> after; thought comes between any two
+        self._state = "thought" if thinking else "start"  # start -> body <-> farewell, body -> after; thought comes between any
         self._return_to = "start"
         self._fenced = False  # the whole answer stands in a fence
         self._line_start = True
@@ -84,7 +92,8 @@ class StreamCleaner:
 
     def _steps(self, *, final: bool) -> list[str]:
         """What of the buffer is plan for sure."""
-        steps = {"start": self._start, "thought": self._thought, "body": self._body, "after": self._after}
+        steps = {"start": self._start, "thought": self._thought, "body": self._body, "farewell": self._farewell,
+                 "after": self._after}  # fmt: skip
         out = []
         while (text := steps[self._state](final and not self._unread)) is not None or (final and self._read_on(final)):
             out.append(text or "")
@@ -234,7 +243,7 @@ class StreamCleaner:
         return self._take(1)
 
     def _whole_line(self, final: bool):
-        """Lines that go as a whole: fences, rules, and at the end farewells. None = more text is needed."""
+        """Lines that go as a whole: fences and rules; a farewell may. None = more text is needed."""
         line, newline, rest = self._buffer.partition("\n")
         text = line.lstrip(" \t")
         complete = bool(newline) or final
@@ -251,14 +260,27 @@ class StreamCleaner:
             if _RULE.match(text):
                 self._buffer = rest
                 return ""
-        words = text.lower().replace("’", "'")
-        if words.startswith(_FAREWELLS):
-            self._state = "after"
+        if _is_farewell(text):
+            self._state = "farewell"
             return ""
-        return None if not complete and any(farewell.startswith(words) for farewell in _FAREWELLS) else _NOTHING_SPECIAL
+        return None if not complete and _may_be_farewell(text) else _NOTHING_SPECIAL
+
+    def _farewell(self, final: bool) -> str | None:
+        """From a farewell on: dropped when the answer ends there; where a story goes on after it, it was part of the story."""
+        if len(self._buffer) <= MAX_FAREWELL and not _MARKUP.search(self._buffer):
+            text = _CONTROL_TOKEN.sub("", self._buffer)
+            if not final:
+                text = _MAYBE_TAG.sub("", text)
+            *lines, last = [line.lstrip() for line in text.split("\n")]
+            if not (last and not final and _may_be_farewell(last)):
+                lines.append(last)
+            if all(_is_farewell(line) for line in lines if line):
+                return self._end() if final else None
+        self._state = "body"
+        return self._take(1)
 
     def _after(self, final: bool) -> str | None:
-        """Behind a farewell or the closing fence: dropped at the end, unless the plan goes on."""
+        """Behind the closing fence: dropped at the end, unless the plan goes on."""
         if _MARKUP.search(self._buffer):
             self._state, self._fenced = "body", False
             self._go_on_with(self._buffer)
@@ -271,6 +293,20 @@ class StreamCleaner:
 
 
 _NOTHING_SPECIAL = object()
+
+
+def _is_farewell(line: str) -> bool:
+    return _first_words(line).startswith(_FAREWELLS)
+
+
+def _may_be_farewell(line: str) -> bool:
+    """Whether the line may become one, as far as it has come."""
+    words = _first_words(line)
+    return any(farewell.startswith(words) for farewell in _FAREWELLS)
+
+
+def _first_words(line: str) -> str:
+    return line[:LONGEST_OPENER].lower().replace("’", "'")
 
 
 class ImageGate:

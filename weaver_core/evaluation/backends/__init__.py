@@ -44,7 +44,8 @@ class Backend(Protocol):
     `settings` is what goes into the manifest: all that decides the answers, and never a key. `answer` returns what
     came, and says in `error` what did not; it raises (BackendDown, StoryError) for what makes every other prompt fail as
     well: no such server, a full disk. `folder` is where the prompt's image paths begin, `work` a folder that is the back end's
-    own until the answer is stored: after a crash it finds there what it left.
+    own until an answer without error is stored: after a crash, and when a failed answer is tried again, it finds there what
+    it left.
     """
 
     name: str

@@ -5,12 +5,16 @@ Where prompt, seed, number of images and pictures go is said by the workflow or 
   the input that usually holds it,
 * or a mapping names the input: {"prompt": "6.text", "seed": "3.seed"}.
 
+A picture that a prompt does not give is taken out of the workflow with its node: the one that it was saved with is no
+picture of this prompt.
+
 What the output nodes show is collected in the order of their numbers (or as `collect` says): a story from Preview Story
 with its texts and pictures in place, otherwise texts and images as they are listed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -19,8 +23,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ...errors import InputError
+from ...visualizers.graph.detect import is_link
 from ..http import RequestFailed, Server
 from ..records import Prompt
 from ..run_folder import inside
@@ -34,6 +40,7 @@ INPUT_NAMES = {
 }
 _TITLE = re.compile(r"(?:weaver[:\s]+)?(prompt|seed|num_images|image([1-9][0-9]?))\Z", re.IGNORECASE)
 _TEXT_KEYS = ("text", "string", "texts")
+_DROP_S = 10.0  # how long a server may take to drop a prompt that nobody waits for any more
 
 
 class ComfyBackend:
@@ -42,7 +49,7 @@ class ComfyBackend:
     workflow    API format: {node id: {"class_type", "inputs", "_meta": {"title"}}}
     mapping     placeholder -> "node.input"; wins over titles
     collect     ids of the output nodes, in the order of the document; None = all, by number
-    timeout_s   for one prompt, the queue included
+    timeout_s   for one prompt, from when it begins to run; the queue included where the server does not tell of it
     """
 
     name = "comfy"
@@ -65,6 +72,7 @@ class ComfyBackend:
         for node in self.collect or ():
             if node not in self.workflow:
                 raise InputError(f"--collect names node {node}, and the workflow has none of that id")
+        self._classes: dict[str, dict] = {}
         self.fingerprint = hashlib.sha256(json.dumps(self.workflow, sort_keys=True).encode()).hexdigest()[:32]
 
     def settings(self) -> dict:
@@ -112,6 +120,7 @@ class ComfyBackend:
         put("seed", seed)
         put("num_images", prompt.want.images_max if prompt.want.explicit else 0)
         pictures = [block for block in prompt.input if block.type == "image"]
+        self._take_out_pictures(graph, len(pictures))
         for number, block in enumerate(pictures, 1):
             if f"image{number}" not in self.places:
                 raise _WorkflowFailed(
@@ -124,18 +133,70 @@ class ComfyBackend:
             put(f"image{number}", "/".join(part for part in (reply.get("subfolder"), reply["name"]) if part))
         return graph
 
+    def _take_out_pictures(self, graph: dict, num_pictures: int) -> None:
+        """Takes the nodes of those pictures out that the prompt does not give. _WorkflowFailed where one is needed."""
+        unused = {name: node for name, (node, _) in self.places.items() if name.startswith("image") and int(name[5:]) > num_pictures}
+        used = {node for name, (node, _) in self.places.items() if name not in unused}
+        for name, gone in unused.items():
+            for node_id, node in graph.items():
+                for key in [key for key, link in node["inputs"].items() if is_link(link) and link[0] == gone]:
+                    if gone in used or not self._is_optional(node, key):
+                        raise _WorkflowFailed(
+                            f"the prompt gives {num_pictures} pictures, and the workflow cannot be without {name}: {node['class_type']} ({node_id}) "
+                            f"needs it for {key!r}; link its Load Image to optional inputs only, or take another workflow for such prompts"
+                        )
+                    del node["inputs"][key]
+            graph.pop(gone, None)
+
+    def _is_optional(self, node: dict, key: str) -> bool:
+        """Whether the server's class of this node can be without an input."""
+        kind = str(node["class_type"])
+        if kind not in self._classes:
+            self._classes[kind] = self.server.json("GET", f"/object_info/{quote(kind, safe='')}").get(kind) or {}
+        groups = self._classes[kind].get("input") or {}
+        optional, name = groups.get("optional") or {}, key.split(".")[0]
+        known = {**(groups.get("required") or {}), **optional}.get(name) or ()
+        if "." in key and known and known[0] == "COMFY_AUTOGROW_V3":  # as many as are linked, such as images.image_1
+            given = sum(other.startswith(f"{name}.") for other in node["inputs"])
+            return given > known[1].get("template", {}).get("min", 1)
+        return key in optional
+
     def _wait(self, prompt_id: str) -> dict:
-        deadline = time.monotonic() + self.timeout_s
+        """The outputs of a prompt. One that nobody waits for any more, for whatever reason, does not stay with the server."""
+        entry = None
+        try:
+            entry = self._finished(prompt_id)
+        finally:
+            if entry is None:
+                self._drop(prompt_id)
+        if entry is None:
+            raise _WorkflowFailed(f"the workflow did not finish within {self.timeout_s:g} s and was stopped; allow more with --timeout")
+        status = entry.get("status") or {}
+        if status.get("status_str") == "error":
+            raise _WorkflowFailed(_execution_error(status))
+        return entry.get("outputs") or {}
+
+    def _finished(self, prompt_id: str) -> dict | None:
+        """What the history says of a prompt that has ended; None when it has taken too long."""
+        may_be_waiting, deadline = True, time.monotonic() + self.timeout_s
         while time.monotonic() < deadline:
             entry = self.server.json("GET", f"/history/{prompt_id}").get(prompt_id)
-            if entry:
-                status = entry.get("status") or {}
-                if status.get("status_str") == "error":
-                    raise _WorkflowFailed(_execution_error(status))
-                if status.get("completed", True):
-                    return entry.get("outputs") or {}
+            status = (entry or {}).get("status") or {}
+            if entry and (status.get("status_str") == "error" or status.get("completed", True)):
+                return entry
+            if may_be_waiting:
+                may_be_waiting = prompt_id in _queued(self.server, "queue_pending")
+                deadline = time.monotonic() + self.timeout_s if may_be_waiting else deadline
             time.sleep(self.poll_s)
-        raise _WorkflowFailed(f"the workflow did not finish within {self.timeout_s:g} s")
+        return None
+
+    def _drop(self, prompt_id: str) -> None:
+        server = Server(self.server.url, timeout_s=_DROP_S, attempts=1)
+        with contextlib.suppress(RequestFailed):  # what it was dropped for is told, not this
+            server.post("/queue", {"delete": [prompt_id]})
+            # Asked after that, since it may have begun to run just then. An interrupt stops whatever runs, also another user's.
+            if prompt_id in _queued(server, "queue_running"):
+                server.post("/interrupt", {"prompt_id": prompt_id})
 
     def _collect(self, outputs: dict) -> tuple[str | AnswerImage, ...]:
         nodes = self.collect or sorted(outputs, key=lambda node: [int(part) if part.isdigit() else 0 for part in node.split(":")])
@@ -211,6 +272,14 @@ def find_places(workflow: dict[str, dict], mapping: Mapping[str, str]) -> dict[s
     if "prompt" not in places:
         raise InputError("the workflow does not say where the prompt goes; title its node 'prompt', or use --set prompt=NODE.INPUT")
     return places
+
+
+def _queued(server: Server, which: str) -> list:
+    """The ids of the prompts that are waiting ("queue_pending") or running; [] where the server does not tell."""
+    try:
+        return [item[1] for item in server.json("GET", "/queue")[which]]
+    except (RequestFailed, KeyError, TypeError, IndexError):
+        return []
 
 
 def _as_texts(value: Any) -> list[str]:

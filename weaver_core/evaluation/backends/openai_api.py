@@ -2,7 +2,7 @@
 
 Chat and images are a planner and a visualizer of ours, so the loop, the choice of references and resuming are the same as
 for every other pair. An image with references goes to /images/edits, one without to /images/generations. The key comes
-from WEAVER_GENERATE_API_KEY or OPENAI_API_KEY.
+from WEAVER_GENERATE_API_KEY; for api.openai.com and OPENAI_BASE_URL else from OPENAI_API_KEY.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def judge_is_given(options: argparse.Namespace) -> bool:
     return bool(options.judge_url)
 
 
-def make_judge(options: argparse.Namespace, run: RunFolder | None, *, cache: Path | None = None):
-    """The judge, its dimensions, and what closes its cache."""
+def make_judge(options: argparse.Namespace, run: RunFolder | None, *, cache: Path | None = None, spent: float | None = None):
+    """The judge, its dimensions, and what closes its cache. `spent`: USD that count for --max-usd (None = the run's judging)."""
     if options.oracle:
         from ..metrics.oracle import OracleJudge
 
@@ -86,13 +86,15 @@ def make_judge(options: argparse.Namespace, run: RunFolder | None, *, cache: Pat
         if options.max_usd is not None:
             raise InputError("--max-usd cannot be kept with the OpenING rubric; leave it out, and see the cost with --prices")
         return OpeningJudge(client, price=price), CRITERIA, lambda: None
+    if spent is None:
+        spent = spent_usd(run.all_judge_records()) if run else 0.0
     path = cache or run.cache_path
     path.parent.mkdir(parents=True, exist_ok=True)
     replies = ReplyCache(path)
     judge = VlmJudge(
         client, mode=options.judge_mode, profile=options.image_profile, cache=replies,
         price=read_price(options.prices, options.judge_model) if options.prices else None, max_usd=options.max_usd,
-        spent_usd=spent_usd(run.all_judge_records()) if run else 0.0, ask_again=options.retry == "failed",
+        spent_usd=spent, ask_again=options.retry == "failed",
     )  # fmt: skip
     return judge, tuple(options.dims), replies.close
 

@@ -88,14 +88,14 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _pairwise(options: argparse.Namespace) -> int:
-    from ..pairwise import pairwise
+    from ..pairwise import pairwise, verdicts_usd
 
     a, b = RunFolder.open(options.a), RunFolder.open(options.b)
     if a.manifest.dataset.get("prompts") != b.manifest.dataset.get("prompts") and not options.force:
         raise InputError(f"{a.folder} and {b.folder} are over other prompts; --force compares those that they share")
-    judge, _, close = make_judge(options, b)
     name = "".join(letter if letter.isalnum() else "-" for letter in a.system)[:60]
     out = Path(options.to) if options.to else b.folder / f"pairwise-{name}.jsonl"
+    judge, _, close = make_judge(options, b, spent=verdicts_usd(out))
     try:
         with Bar("pairwise", options) as bar:
             found = pairwise(a, b, judge, out, retry_failed=options.retry == "failed", on_progress=lambda verdict, done, total: bar.tell(

@@ -129,7 +129,7 @@ class VlmJudge:
         try:
             message = pair_message(prompt, first, second, (folder, *(folders or (folder, folder))))
             key = self._key(message, rep)
-            reply = self._ask(key, message, lambda reply: parse_choice(reply.text)[0] is not None)
+            reply, is_paid = self._ask(key, message, lambda reply: parse_choice(reply.text)[0] is not None)
         except RequestFailed as failure:
             status, reason = _status_of(failure)
             return Preference(choice=None, status=status, rationale=reason, raw=failure.body)
@@ -139,7 +139,7 @@ class VlmJudge:
         status = "ok" if choice else "refused" if reply.refused or is_refusal(reply.text) else "parse_error"
         return Preference(
             choice=None if reply.refused else choice, status="refused" if reply.refused else status, rationale=rationale, raw=reply.text,
-            usage=reply.usage, usd=self._usd(reply), ms=reply.ms, key=key,
+            usage=reply.usage, usd=self._usd(reply) if is_paid else 0.0, ms=reply.ms, key=key,
         )  # fmt: skip
 
     def questions(self, prompt: Prompt, document: Document, folder: Path, dims: Sequence[str]) -> list[Message]:
@@ -157,7 +157,7 @@ class VlmJudge:
             message = score_message(prompt, document, folder, dims)
             key = self._key(message, rep)
             make.request, make.images = key, len(message.images)
-            reply = self._ask(key, message, lambda reply: _usable(reply, dims))
+            reply, _ = self._ask(key, message, lambda reply: _usable(reply, dims))
         except RequestFailed as failure:
             status, reason = _status_of(failure)
             return [make(dim, status, rationale=reason, raw=failure.body) for dim in dims]
@@ -187,10 +187,11 @@ class VlmJudge:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _ask(self, key: str, message: Message, usable: Callable[[Reply], bool]) -> Reply:
+    def _ask(self, key: str, message: Message, usable: Callable[[Reply], bool]) -> tuple[Reply, bool]:
+        """The reply, and whether it was paid for now: one out of the cache was before."""
         known = self.cache.reply(key) if self.cache else None
         if known is not None and (not self.ask_again or usable(known)):
-            return known
+            return known, False
         expected = self.price.of_message(message, self.client.max_tokens)[2] if self.price else 0.0
         with self._lock:
             if self.max_usd is not None and self.spent_usd + expected > self.max_usd:
@@ -208,7 +209,7 @@ class VlmJudge:
                 self.spent_usd += paid - expected
         if self.cache:
             self.cache.keep_reply(key, reply)
-        return reply
+        return reply, True
 
     def _usd(self, reply: Reply) -> float | None:
         return self.price.of_usage(reply.usage) if self.price else None
@@ -399,5 +400,7 @@ def estimate_run(
 
 
 def spent_usd(records: Iterable[JudgeRecord]) -> float:
-    """What these records cost; a reply that was used again counts once."""
-    return sum({record.key: record.usd for record in records if record.usd}.values())
+    """What these records cost. A question that was asked again was paid for again; a reply that the cache gave once more was not."""
+    # What is asked has one key, whatever answer the record is bound to; a reply out of the cache has the words and time of the paid one.
+    paid = {(record.key.rpartition("-")[2], record.raw, record.ms): record.usd for record in records if record.usd}
+    return sum(paid.values())

@@ -65,7 +65,7 @@ class ChatClient:
             chat_root(url), key=key, key_variables=key_variables, timeout_s=timeout_s, attempts=attempts, backoff_s=backoff_s
         )
         self.model, self.temperature, self.max_tokens = model, temperature, max_tokens
-        self.key_hint = " or ".join(key_variables) if key is None else "WEAVER_API_KEY and WEAVER_API_URL"
+        self.key_hint = key_variables[0] if key is None else "WEAVER_API_KEY and WEAVER_API_URL"  # good for any server
         self._form = 0
         self._limit_name = "max_tokens"
 

@@ -13,7 +13,7 @@ from ..judge.rubric import TITLES
 from ..opening_profile import CRITERIA, summarise
 from ..opening_profile import Summary as OpeningSummary
 from ..records import Document, JudgeRecord, Prompt
-from ..statistics import OVERALL, Interval, Line, Scores, scores_of, summarize
+from ..statistics import OVERALL, Interval, Line, Scores, holm, scores_of, summarize
 from . import charts
 from .inputs import ReportInput, Verdict
 from .pictures import Picture, Thumbnails
@@ -103,6 +103,8 @@ class System:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
+    """differences   of each later system from the first: name, Overall, p, p adjusted for their number (Holm), detectable"""
+
     title: str
     about: str
     created: str
@@ -112,7 +114,7 @@ class Report:
     systems: list[System]
     published: list[dict]
     warnings: list[str]
-    differences: list[tuple[str, Interval, float, float]]
+    differences: list[tuple[str, Interval, float, float, float]]
     forest: dict
     curves: list[tuple[str, dict]]
     pairs: list[tuple[Shown, Shown]]
@@ -144,7 +146,7 @@ def report_of(
         systems=systems,
         published=marks,
         warnings=mismatches(list(runs)),
-        differences=[(system.name, *difference(systems[0].scores, system.scores)) for system in systems[1:]],
+        differences=_differences(systems),
         forest=_forest(systems, dims, marks),
         curves=_curves(systems),
         pairs=pairs,
@@ -239,6 +241,12 @@ def _shown(system: System, prompt_id: str, thumbnails: Thumbnails) -> Shown:
         judged=sorted(judged, key=lambda record: (dims.index(record.dim), record.rep)),
         flags=whole,
     )
+
+
+def _differences(systems: Sequence[System]) -> list[tuple[str, Interval, float, float, float]]:
+    found = [(system.name, *difference(systems[0].scores, system.scores)) for system in systems[1:]]
+    adjusted = holm([p for _, _, p, _ in found])
+    return [(name, gap, p, p_holm, detectable) for (name, gap, p, detectable), p_holm in zip(found, adjusted, strict=True)]
 
 
 def _forest(systems: Sequence[System], dims: Sequence[str], marks: Sequence[dict]) -> dict:

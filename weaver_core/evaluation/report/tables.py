@@ -52,10 +52,10 @@ def markdown(report: Report) -> str:
     lines += ["## Scores", "", *_table(head, rows), ""]
     if report.published:
         lines += ["Published rows: other prompts, other judge.", ""]
-    for name, gap, p, detectable in report.differences:
+    for name, gap, p, p_holm, detectable in report.differences:
         lines.append(
             f"{_md(name)} − {_md(report.systems[0].name)}: {number(gap.mean)} {interval(gap)} over {gap.n} prompts, paired, missing "
-            f"outputs as 0, p = {number(p, 3)}"
+            f"outputs as 0, p = {number(p, 3)}, p (Holm) = {number(p_holm, 3)}"
             + (f"; found in four of five measurements: a true difference from {number(detectable)}." if math.isfinite(detectable) else ".")
         )
     for system in report.systems:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from . import GraphFamily, Link, ModelFacts, family_named
 
@@ -18,7 +19,14 @@ def find_family(facts: ModelFacts, choice: str = "auto") -> tuple[GraphFamily, s
     if choice != "auto":
         return family_named(choice), ""
     if name := _family_name(facts):
-        return family_named(name), ""
+        family = family_named(name)
+        if name == "qwen-image-edit-2509" and not facts.says("2509"):
+            one = replace(family.capabilities, max_references=1)  # it was trained on a single picture
+            return replace(family, capabilities=one), (
+                "the model's files say neither 2509 nor 2511, so it is taken for the first Qwen-Image-Edit: drawn as "
+                f"{family.title}, with one reference for an image. If it is one of those two, choose that family"
+            )
+        return family, ""
     return family_named("text-to-image"), (
         f"no model family is known for this model ({facts.kind or 'unknown'}); it draws from words alone, without "
         "references. If it is one of the families offered, choose that one"
@@ -30,9 +38,10 @@ def _family_name(facts: ModelFacts) -> str:
     if kind.startswith("QwenImage21") or facts.says("qwen_image_2.1"):
         return "qwen-image-2.1"
     if kind == "QwenImage":
-        if facts.config.get("default_ref_method") == "index_timestep_zero" or facts.says("edit_2511"):
+        is_edit = facts.says("edit")
+        if facts.config.get("default_ref_method") == "index_timestep_zero" or (is_edit and facts.says("2511")):
             return "qwen-image-edit-2511"
-        return "qwen-image-edit-2509" if facts.says("edit") else "qwen-image"
+        return "qwen-image-edit-2509" if is_edit else "qwen-image"
     if kind == "Flux2":
         # Only dev has an input for distilled guidance; the kinds of Klein differ in nothing but their weights.
         if facts.config.get("guidance_embed", not facts.says("klein")):
