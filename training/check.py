@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from training.config import Problems, RunConfig
+from training.distributed import missing_device
 from training.estimate import Inspection, TrainingEstimate, estimate
 from training.optimizers import missing_for_eight_bit
 from training.stages import stage_module
@@ -22,6 +24,9 @@ def check(config: RunConfig, problems: Problems, run_dir: Path, *, fresh: bool =
     """
     if config.optimizer.eight_bit and (reason := missing_for_eight_bit()):
         problems.add("optimizer.eight_bit", reason)
+    if reason := missing_device(config.train.device):
+        problems.add("train.device", reason)
+        config = replace(config, train=replace(config.train, device="auto"))  # the rest can be looked at all the same
     found = Inspection()
     try:
         found = stage_module(config.stage).inspect(config.settings, config, problems)

@@ -53,6 +53,8 @@ class TrainConfig:
         for name in ("steps", "accumulate", "threads", "checkpoint_every_steps", "keep_checkpoints", "log_every", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.workers < 0:
+            raise ValueError(f"train.workers is {self.workers}; it must be at least 0, which prepares batches in the training process")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay is {self.ema_decay}; it must be in [0, 1)")
         for tracker in self.trackers:
@@ -174,6 +176,20 @@ def describe(cls: type, prefix: str = "") -> list[str]:
         name = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
         lines.append(f"  {prefix}{item.name}: {name}{default}" + (f"\n      {comment[1]}" if comment else ""))
     return lines
+
+
+def has_key(stage: str, key: str) -> bool:
+    """Whether the config of a stage has a key, such as `data.batch_size`. Below a table of free names every name is one."""
+    kinds = [RunConfig, settings_of(stage)]
+    for name in key.split("."):
+        hints = [typing.get_type_hints(kind).get(name) for kind in kinds]
+        found = next((hint for hint in hints if hint is not None), None)
+        if found is None:
+            return False
+        if typing.get_origin(found) is dict:
+            return True
+        kinds = [kind for kind in (found, *typing.get_args(found)) if dataclasses.is_dataclass(kind)]
+    return True
 
 
 def apply_change(table: dict, change: str) -> None:

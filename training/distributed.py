@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -61,6 +62,18 @@ class World:
             dist.all_reduce(value)
         return value
 
+    def total(self, number: float) -> float:
+        """As `sum`, for a number that is no tensor."""
+        return number if self.size == 1 else self.sum(torch.tensor(number, device=self.device)).item()
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process gives, in the order of processes."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
@@ -110,6 +123,21 @@ def messages(tensors: Iterable[Tensor], most: int) -> Iterator[list[Tensor]]:
         size += tensor.nbytes
     if waiting:
         yield waiting
+
+
+def missing_device(name: str) -> str | None:
+    """Why nothing can be trained on a device of this name, or None. Nothing is put on it."""
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+        module = torch.get_device_module(device)
+        if module.is_available() and (device.index or 0) < module.device_count():
+            return None
+    except (RuntimeError, AttributeError):  # no device, or one that only torch knows, such as "meta"
+        pass
+    found = ["cpu", *(f"{kind} ({module.device_count()})" for kind, module in (("cuda", torch.cuda), ("mps", torch.mps)) if module.is_available())]
+    return f"train.device is {name!r}, but torch finds here: {', '.join(found)}; set it to one of them, or to \"auto\""
 
 
 def local_device(name: str) -> torch.device:

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     study = Study(out=options.out, scale=options.scale, changes=tuple(options.set))
     findings = options.only or list(FINDINGS)
     try:
+        study.check_changes(arms_of(findings))
         if options.dry_run:
             print("\n".join(told(study, findings, options.seeds)))
             return 0

@@ -71,15 +71,15 @@ class Trainer:
                                            mininterval=0.5 if sys.stderr.isatty() else 30, disable=not self.world.is_first) as bar:
             while self.step < train.steps and not self.world.any(stop.requested):
                 started = time.monotonic()
-                logs, amounts = self._train_step([next(batches) for _ in self.share])
+                told, step, amounts = self._train_step([next(batches) for _ in self.share])
                 self.step += 1
                 took_s = time.monotonic() - started
                 self.seconds += took_s
-                meters.add(logs)
+                meters.add(told, step)
                 speed.add(took_s, amounts)
                 bar.update()
                 if self.step % train.log_every == 0:
-                    row = meters.take() | {"lr": self._lr(self.step - 1), "seconds": round(self.seconds, 1)}
+                    row = meters.take(self.world) | {"lr": self._lr(self.step - 1), "seconds": round(self.seconds, 1)}
                     row |= speed.take(train.steps - self.step, self.world.size, self.device)
                     self._write_metrics(row)
                     bar.set_postfix_str(_said(row))
@@ -111,25 +111,32 @@ class Trainer:
                           prefetch_factor=4 if workers else None, multiprocessing_context="fork" if workers else None,
                           generator=torch.Generator().manual_seed(0))
 
-    def _train_step(self, batches: list[dict]) -> tuple[dict, dict[str, int]]:
-        """One optimizer step; returns numbers to log, and how much was read (tokens or images) by this process."""
+    def _train_step(self, batches: list[dict]) -> tuple[list[tuple[float, dict]], dict, dict[str, int]]:
+        """One optimizer step; returns numbers to log, of each batch with its weight and of the whole step, and how much was read
+        (tokens or images), by this process."""
         for module in self.stage.trainable.values():
             module.train()
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self._lr(self.step)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        total, logs = torch.zeros((), device=self.device), {}
+        total, told = torch.zeros((), device=self.device), []
         indices = [self.step * self.config.train.accumulate + part for part in self.share]
         losses, amounts = {}, {}
-        for index, batch in zip(indices, batches, strict=True):
+        weights, mean_weight = [1.0] * len(batches), 1.0
+        if hasattr(self.stage, "weight"):
+            weights = [self.stage.weight(batch) for batch in batches]
+            mean_weight = self.world.total(sum(weights)) / self.config.train.accumulate
+        for index, weight, batch in zip(indices, weights, batches, strict=True):
             # Noise depends on the batch alone, so that it does not matter which process computes it, or after how many others.
             torch.manual_seed(_noise_seed(self.config.train.seed, index))
             for unit, count in amount_of(batch).items():
                 amounts[unit] = amounts.get(unit, 0) + count
             batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            batch["loss_factor"] = weight / mean_weight
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.autocast):
-                loss, logs = self.engine.loss(batch)
+                loss, numbers = self.engine.loss(batch)
+            told.append((weight, numbers))
             loss = loss / self.config.train.accumulate
             loss.backward()
             losses[index] = loss.detach()
@@ -144,7 +151,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self.ema.update()
-        return {**logs, "loss": total, "gradient_norm": norm.detach()}, amounts
+        return told, {"loss": total, "gradient_norm": norm.detach()}, amounts
 
     def _stop(self, what: str, indices: list[int]) -> None:
         """End before anything is changed by numbers that are none, naming the samples they came from."""

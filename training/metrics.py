@@ -10,22 +10,41 @@ from pathlib import Path
 import torch
 
 from training.checkpoints import fsync
+from training.distributed import World
 
 
 class Meters:
-    """Means of logged numbers since the last row; tensors are read once a row, not once a step."""
+    """Means of logged numbers over the steps since the last row; tensors are read once a row, not once a step."""
 
     def __init__(self):
-        self.sums: dict[str, list] = {}
+        self.steps: list[tuple[list[tuple[float, dict]], dict]] = []
 
-    def add(self, logs: dict) -> None:
-        for name, value in logs.items():
-            self.sums.setdefault(name, []).append(value)
+    def add(self, batches: list[tuple[float, dict]], step: dict) -> None:
+        """One step: (weight, numbers) of each batch that this process computed, and numbers that are of the whole step already."""
+        self.steps.append((batches, step))
 
-    def take(self) -> dict[str, float]:
-        row = {name: sum(float(v) for v in values) / len(values) for name, values in self.sums.items()}
-        self.sums.clear()
-        return row
+    def take(self, world: World) -> dict[str, float]:
+        """A row. All processes must take it together: it tells of the batches of all."""
+        mine = [[(weight, {name: _plain(value) for name, value in numbers.items()}) for weight, numbers in batches] for batches, _ in self.steps]
+        rows = [_of_step([batch for batches in parts for batch in batches]) | {name: float(value) for name, value in step.items()}
+                for (_, step), *parts in zip(self.steps, *world.gather(mine))]
+        self.steps.clear()
+        columns = {name: [row[name] for row in rows if name in row] for name in dict.fromkeys(name for row in rows for name in row)}
+        return {name: sum(values) / len(values) for name, values in columns.items()}
+
+
+def _plain(value) -> int | float:
+    return value if isinstance(value, int) else float(value)
+
+
+def _of_step(batches: list[tuple[float, dict]]) -> dict[str, float]:
+    """Whole numbers are counts and are added up; of all others the mean, with the weights that the batches have in the loss."""
+    told: dict[str, list] = {}
+    for weight, numbers in batches:
+        for name, value in numbers.items():
+            told.setdefault(name, []).append((weight, value))
+    return {name: sum(value for _, value in pairs) if isinstance(pairs[0][1], int) else
+            sum(weight * value for weight, value in pairs) / sum(weight for weight, _ in pairs) for name, pairs in told.items()}
 
 
 class Speed:

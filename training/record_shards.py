@@ -3,7 +3,7 @@
     stories.parquet    columns as the keys of a record (file_name may be called image); a picture is bytes, a path, or {bytes, path} as
                        Hugging Face datasets keep it
     stories.tar        0001.json and, beside it, 0001.jpg (file_name), 0001.ref0.jpg ... (references), 0001.image0.jpg ... (images),
-                       0001.drawn0.jpg ... (drawn)
+                       0001.drawn0.jpg ... (drawn); what has no ending of a picture (0001.txt, 0001.cls) is passed over
 
 Pictures are written once into `<shard>.pictures/` beside the shard, under names of their bytes, and read from there as any others:
 records, errors (`stories.parquet:4`), tables and resume are the same.
@@ -16,14 +16,19 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+
+from PIL import Image
 
 from weaver_core.durable import write_whole
 from weaver_core.errors import InputError
+from weaver_core.pictures import FORMATS
 
 ENDINGS = (".parquet", ".tar")
 PICTURES = ("file_name", "references", "images", "drawn")  # keys that name pictures
 _MEMBERS = {"ref": "references", "image": "images", "drawn": "drawn"}
+_NUMBERED = re.compile(r"(ref|image|drawn)(\d+)\.\w+")
 
 
 def shards_of(source: Path) -> list[Path]:
@@ -35,12 +40,14 @@ def shards_of(source: Path) -> list[Path]:
     return [source] if source.suffix in ENDINGS and source.is_file() else []
 
 
-def shard_objects(path: Path) -> Iterator[tuple[int, dict]]:
+def shard_objects(path: Path, keys: tuple[str, ...], problems: list[str]) -> Iterator[tuple[int, dict]]:
     """The objects of a shard, each with its row (from 1); pictures are paths that count from the shard's folder.
 
+    keys      of a record: with `file_name` among them, every sample must have its picture
+    problems  get what is wrong with samples that are no objects
     Raises   InputError for a file that is damaged, or whose package is missing
     """
-    yield from _parquet(path) if path.suffix == ".parquet" else _tar(path)
+    yield from _parquet(path) if path.suffix == ".parquet" else _tar(path, "file_name" in keys, problems)
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
@@ -62,23 +69,29 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
         raise InputError(f"{path} cannot be read after row {number} ({error}); write or download it again") from None
 
 
-def _tar(path: Path) -> Iterator[tuple[int, dict]]:
-    samples: dict[str, dict[str, bytes]] = {}
+def _tar(path: Path, needs_picture: bool, problems: list[str]) -> Iterator[tuple[int, dict]]:
+    samples: dict[str, dict[str, bytes | str]] = {}
     try:
         with tarfile.open(path) as file:
             for member in file:
                 if member.isfile():
                     folder, _, name = member.name.rpartition("/")
                     key, _, part = name.partition(".")
-                    content = file.extractfile(member).read()
-                    samples.setdefault(f"{folder}/{key}", {})[part] = content if part == "json" else _store(path, content)
+                    if part == "json" or _is_picture(part):
+                        content = file.extractfile(member).read()
+                        samples.setdefault(f"{folder}/{key}", {})[part] = content if part == "json" else _store(path, content)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read ({error}); write or download it again") from None
     for number, (key, parts) in enumerate(samples.items(), 1):
-        yield number, _sample(path, key.lstrip("/"), parts)
+        try:
+            data = _sample(path, key.lstrip("/"), parts, needs_picture)
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            yield number, data
 
 
-def _sample(path: Path, key: str, parts: dict) -> dict:
+def _sample(path: Path, key: str, parts: dict, needs_picture: bool) -> dict:
     try:
         data = json.loads(parts.pop("json"))
     except (KeyError, ValueError):
@@ -87,12 +100,28 @@ def _sample(path: Path, key: str, parts: dict) -> dict:
         raise InputError(f"{path}: {key}.json holds no object; write a record's keys into it")
     found: dict[str, list] = {}
     for part, name in parts.items():
-        kind = re.fullmatch(r"(ref|image|drawn)(\d+)\.\w+", part)
+        kind = _NUMBERED.fullmatch(part)
         found.setdefault(_MEMBERS[kind[1]] if kind else "file_name", []).append((int(kind[2]) if kind else 0, name))
+    own = [part for part in parts if not _NUMBERED.fullmatch(part)]
+    if len(own) > 1:
+        raise InputError(f"{path}: {key} has {len(own)} pictures, {', '.join(f'{key}.{part}' for part in own)}; leave one, and call others "
+                         f"{key}.ref0, {key}.image0 or {key}.drawn0")
+    if needs_picture and not own and "file_name" not in data:
+        raise InputError(f"{path}: {key} has no picture; put one beside {key}.json, such as {key}.jpg")
     for name, pictures in found.items():
         ordered = [picture for _, picture in sorted(pictures)]
         data[name] = ordered[0] if name == "file_name" else ordered
     return data
+
+
+def _is_picture(part: str) -> bool:
+    """Whether a member of a sample is a picture by its ending, or by its number claims to be one."""
+    return f".{part.rpartition('.')[2].lower()}" in _picture_endings() or _NUMBERED.fullmatch(part) is not None
+
+
+@lru_cache(maxsize=1)
+def _picture_endings() -> frozenset[str]:
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
 
 
 def _unpacked(path: Path, value):

@@ -26,6 +26,7 @@ from weaver_core.plan import Plan, parse_markup
 from weaver_core.request import Request
 
 KEYS = ("request", "plan", "answer", "images", "drawn")
+DROPPED = "dropped.jsonl"  # of the data engine, beside its stories: what it did not hand on
 MOST_TOLD = 20  # problems that are told one by one
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: lies on its side
 
@@ -52,7 +53,8 @@ def read_records(source: str | Path) -> list[PlannerRecord]:
     Raises   InputError with all that is wrong, each with file and line
     """
     source = Path(source)
-    files = (sorted(source.glob("*.jsonl")) or shards_of(source)) if source.is_dir() else shards_of(source) or [source]
+    lines = sorted(path for path in source.glob("*.jsonl") if path.name != DROPPED) if source.is_dir() else []
+    files = lines or shards_of(source) or ([] if source.is_dir() else [source])
     if not files:
         raise InputError(f"the folder {source} holds no .jsonl, .parquet or .tar file; write one record a line into {source / 'stories.jsonl'}")
     records, problems = [], []
@@ -91,7 +93,7 @@ def check_held_out(share: float) -> None:
 
 def objects_of(path: Path, keys: tuple[str, ...], problems: list[str]) -> Iterator[tuple[str, dict]]:
     """The objects of a .jsonl file or a shard, each with its place (`stories.jsonl:4`). What is none, and unknown keys, become problems."""
-    for where, data in _shard_objects(path, problems) if path.suffix in ENDINGS else _line_objects(path, keys, problems):
+    for where, data in _shard_objects(path, keys, problems) if path.suffix in ENDINGS else _line_objects(path, keys, problems):
         for key in data:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
@@ -99,9 +101,9 @@ def objects_of(path: Path, keys: tuple[str, ...], problems: list[str]) -> Iterat
         yield where, data
 
 
-def _shard_objects(path: Path, problems: list[str]) -> Iterator[tuple[str, dict]]:
+def _shard_objects(path: Path, keys: tuple[str, ...], problems: list[str]) -> Iterator[tuple[str, dict]]:
     try:
-        for number, data in shard_objects(path):
+        for number, data in shard_objects(path, keys, problems):
             yield f"{path}:{number}", data
     except InputError as error:
         problems.append(str(error))

@@ -12,8 +12,12 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training.heap import bound_memory  # noqa: E402
+
+bound_memory()  # before torch is imported, which reads it once
+
 from training.config import OptimizerConfig, RunConfig, TrainConfig, describe, read_config  # noqa: E402
-from training.stages import STAGES, build_stage, settings_of  # noqa: E402
+from training.stages import STAGES, build_stage, settings_of, stage_module  # noqa: E402
 from weaver_core.errors import WeaverError  # noqa: E402
 
 log = logging.getLogger("training")
@@ -62,6 +66,8 @@ def train(config: RunConfig, run_dir: Path, *, resume: str = "auto", fresh: bool
         if fresh and run_dir.exists():
             log.info("the existing run was moved to %s", _move_aside(run_dir))
         run_dir.mkdir(parents=True, exist_ok=True)
+        if hasattr(stage_module(config.stage), "begin"):
+            stage_module(config.stage).begin(config.settings, run_dir)
     else:
         log.setLevel(logging.WARNING)
     for note in notes:

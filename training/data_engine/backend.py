@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from training.data_engine.record import digest
+from training.data_engine.weights import weights_of
 from weaver_core.errors import InputError, WeaverError
 from weaver_core.evaluation.judge.cache import ReplyCache
 from weaver_core.evaluation.judge.client import Reply
@@ -60,6 +61,15 @@ class BackendConfig:
         for name in ("workers", "attempts", "max_tokens", "stop_after_failures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def weights(self) -> str:
+        """A hash of the weights that write, where they lie on this disk; "" where only the model's name is known."""
+        if self.kind == "picturebook":
+            from weaver_core.model.checkpoint import default_folder
+
+            return weights_of((Path(self.model) if self.model else default_folder()) / "planner")
+        return weights_of(self.model) if self.kind == "local" else ""
 
 
 class StopBuild(WeaverError):
@@ -127,6 +137,7 @@ class Writer:
         self._turn = contextlib.nullcontext() if config.kind == "server" else threading.Lock()
         self._local = threading.local()
         self._shared = None
+        self._weights = config.weights
         self._failures = 0
 
     def plan(self, request: Request, *, num_images: int | None, seed: int) -> str:
@@ -152,7 +163,8 @@ class Writer:
 
     def _asked(self, what: list, ask: Callable, tokens_in: int, num_pictures: int, num_images: int | None, seed: int) -> str:
         config = self.config
-        key = digest(config.kind, config.model, config.quantization, config.temperature, config.max_tokens, seed, what)
+        weights = (self._weights,) if self._weights else ()
+        key = digest(config.kind, config.model, config.quantization, config.temperature, config.max_tokens, seed, what, *weights)
         if (known := self.cache.reply(key)) is not None:
             return known.text
         options = PlannerOptions(max_tokens=config.max_tokens, temperature=config.temperature, seed=seed, num_images=num_images)

@@ -5,15 +5,17 @@ In the folder `work` of the output:
     journal.jsonl            one line for each finished shard: what it was made from and the hashes of its files
     02-caption/00003.jsonl   records; 00003.dropped.jsonl beside it says who was dropped and why
     pictures/                the picture store
+    pictures.txt             names of the pictures that were put out
     replies.sqlite           answers of the model by what was asked
 
 A shard's key holds everything that decides its bytes: the stage, its version and settings, its input's hash and, where it asks
-or embeds, the model. Same key: it is not made again. Change a stage in the recipe, and what comes after it is made anew.
+or embeds, the model with its weights. Same key: it is not made again. Change a stage in the recipe, and what comes after it is made anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,9 +26,13 @@ from training.data_engine.recipe import Recipe, StageConfig, to_json
 from training.data_engine.record import Dropped, Record, digest, lines_of, read_lines
 from training.data_engine.sources import list_source, listing_key
 from training.data_engine.stages import Tools, stage_class
+from training.data_engine.weights import weights_of
+from training.records import DROPPED
 from weaver_core.durable import Journal, write_whole
 from weaver_core.errors import InputError
 from weaver_core.planners import instruction
+
+PUT_OUT = ("images", "stories.jsonl", "metadata.jsonl", DROPPED, "report.html", "report.json")  # beside `work`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +41,22 @@ class Step:
 
     name: str
     stage: StageConfig
-    key: str  # of everything but the input
+    recipe: Recipe
 
     @property
     def cls(self):
         return stage_class(self.stage.kind)
 
+    @property
+    def key(self) -> str:
+        """Of everything but the input."""
+        return _step_key(self.recipe, self.stage)
+
 
 def steps_of(recipe: Recipe) -> list[Step]:
     read = stage_class("read")
     stages = (StageConfig(kind="read", settings=read.Settings()), *recipe.stages)
-    return [Step(name=f"{number:02}-{stage.kind}", stage=stage, key=_step_key(recipe, stage)) for number, stage in enumerate(stages)]
+    return [Step(name=f"{number:02}-{stage.kind}", stage=stage, recipe=recipe) for number, stage in enumerate(stages)]
 
 
 class Build:
@@ -53,6 +64,7 @@ class Build:
 
     def __init__(self, recipe: Recipe, folder: Path, *, told: Callable[[str], None] = lambda sentence: None, retry_failed: bool = False):
         self.recipe, self.folder, self.work, self.told, self.retry_failed = recipe, Path(folder), Path(folder) / "work", told, retry_failed
+        check_folder(self.folder)
         self.work.mkdir(parents=True, exist_ok=True)
         path = self.work / "journal.jsonl"
         self.journal = Journal(path, create=not path.exists())
@@ -96,7 +108,8 @@ class Build:
         return self._write_shards("listing", digest("listing"), records, [])
 
     def _by_shard(self, step: Step, inputs: list[dict], run: Callable) -> list[dict]:
-        keys = [digest(step.key, entry["sha256"]) for entry in inputs]
+        key = step.key
+        keys = [digest(key, entry["sha256"]) for entry in inputs]
         todo = [index for index, key in enumerate(keys) if not self._is_done(step.name, index, key)]
         jobs = [{"step": step.name, "before": inputs[index]["step"], "shard": index, "key": keys[index]} for index in todo]
         for entry in run(self.recipe, self.work, jobs, self.tools):
@@ -180,14 +193,23 @@ def write_shard(work: Path, name: str, index: int, key: str, kept: list[Record],
             "failed": sum(outcome.failed for outcome in dropped), "sha256": _sha256(data), "dropped_sha256": _sha256(about)}
 
 
+def check_folder(folder: Path) -> None:
+    """InputError for a folder with a set that no build made: its list would be replaced."""
+    found = [name for name in PUT_OUT if (folder / name).exists()]
+    if found and not (folder / "work" / "journal.jsonl").exists():
+        raise InputError(f"{folder} holds {', '.join(found)} and no work/journal.jsonl, so this is no folder of a build, and a build would replace "
+                         "what is there; choose another folder with --out")
+
+
 def start_over(folder: Path) -> None:
     """Removes what earlier builds made in this folder, but no answer that was paid for."""
+    check_folder(Path(folder))
     work = Path(folder) / "work"
     for path in work.iterdir() if work.is_dir() else ():
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name == "journal.jsonl":
-            path.unlink()
+            os.truncate(path, 0)  # not removed: it says that the folder is a build's
 
 
 def _step_key(recipe: Recipe, stage: StageConfig) -> str:
@@ -196,8 +218,9 @@ def _step_key(recipe: Recipe, stage: StageConfig) -> str:
     if cls.asks:
         backend = table["backend"]
         key += [questions.VERSION, instruction.VERSION, *(backend[name] for name in ("kind", "model", "quantization", "temperature", "max_tokens"))]
+        key += [weights] if (weights := recipe.backend.weights) else []
     if cls.embeds:
-        key.append(table["embedder"]["folder"])
+        key += [recipe.embedder.folder, *([weights_of(recipe.embedder.folder)] if recipe.embedder.folder else [])]
     if stage.kind == "read":
         key += [listing_key(source) for source in recipe.sources]
     return digest(*key)

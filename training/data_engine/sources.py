@@ -89,7 +89,7 @@ def _text_of(line: str, where: str) -> str:
 
 
 def _captions(root: Path) -> dict[str, str]:
-    """What a metadata.jsonl in the folder says: file_name -> text."""
+    """What a metadata.jsonl in the folder says: file_name -> prompt, or text, as Hugging Face datasets call it."""
     path = root / "metadata.jsonl"
     if not path.is_file():
         return {}
@@ -97,9 +97,10 @@ def _captions(root: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         try:
             data = json.loads(line) if line.strip() else {}
-            found |= {str(data["file_name"]): str(data["text"])} if data.get("text") else {}
+            text = data.get("prompt") or data.get("text")
+            found |= {str(data["file_name"]): str(text)} if text else {}
         except (ValueError, KeyError, AttributeError, RecursionError):
-            raise InputError(f"{path}:{number}: expected an object with 'file_name' and 'text', got {line[:60]!r}") from None
+            raise InputError(f"{path}:{number}: expected an object with 'file_name' and 'prompt' (or 'text'), got {line[:60]!r}") from None
     return found
 
 

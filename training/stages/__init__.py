@@ -7,10 +7,17 @@ optimizer, schedule, clipping, EMA, checkpoints, resume, logs, signals. A stage 
     build(settings, *, seed, run_dir, device) -> Stage
     inspect(settings, config, problems) -> Inspection     what `--check` tells, without loading weights
 
+also, where there is such a thing,
+
+    begin(settings, run_dir)                  writes into the run folder what all processes build from; the first one calls it, and others wait
+
 and a stage may offer, beyond the protocol below,
 
     prepare() -> lines of text                fills its caches before training, or for `--cache-only`
     names(index) -> lines of text             which samples a batch holds, for messages about it
+    weight(batch) -> float                    for a loss that is a mean over things whose number differs from batch to batch: their number
+                                              (or weights, added up) in a batch before it is moved to the device. `loss` must multiply that
+                                              mean by batch["loss_factor"], so that all things of a step count alike, not all its batches
     layers: modules                           layers of its trained networks that every batch runs through exactly once, in this order:
                                               where networks are sharded, such a layer is gathered by itself (`training/engines.py`)
 """

@@ -34,6 +34,10 @@ class DataSettings:
     image_size: int = 128
     held_out_scenes: int = 64
 
+    def __post_init__(self):
+        if self.image_size < 8 or self.image_size % 8:
+            raise ValueError(f"data.image_size is {self.image_size}; latents have a stride of 8 pixels, so it must be a multiple of 8")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSettings:
@@ -61,6 +65,9 @@ def inspect(settings: Settings, config, problems) -> Inspection:
     """Counted on the meta device. See `training.stages`."""
     if settings.init and not (Path(settings.init) / "config.json").is_file():
         problems.add("init", f"init = {settings.init!r}: no config.json there; give the export folder of an autoencoder run")
+    if config.train.activation_checkpointing:
+        problems.add("train.activation_checkpointing", "train.activation_checkpointing = true, but the autoencoder has no blocks to compute again; "
+                     "set it to false, or lower data.batch_size")
     with torch.device("meta"):
         model = new_autoencoder(settings.model)
         pixels = torch.empty(settings.data.batch_size, 3, settings.data.image_size, settings.data.image_size)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from training.estimate import Inspection, Part, score_activations, transformer_activations
-from training.packing import BatchOrder, Draw, length_table
+from training.packing import IGNORED, BatchOrder, Draw, length_table
 from training.records import check_held_out, read_records, split
 from training.stages.chat_rows import ChatRows, collate_packed, collate_padded, request_of
 from training.stages.lora import LoraSettings, add_lora, save_lora
@@ -121,10 +121,15 @@ class ChatPlannerStage:
         """Where the records of a batch stand, for messages about it."""
         return self.data.names(index)
 
+    def weight(self, batch: dict) -> float:
+        """The number of answer tokens, which the loss is a mean over."""
+        return float((batch["labels"][:, 1:] != IGNORED).sum())
+
     def loss(self, batch: dict) -> tuple[torch.Tensor, dict]:
         loss_K, right_K = self.losses(batch)
-        return loss_K.mean(), {"cross_entropy": loss_K.detach().mean(), "accuracy": right_K.float().mean(),
-                               "tokens": batch["num_tokens"], "answer_tokens": len(loss_K)}
+        return loss_K.mean() * batch.get("loss_factor", 1.0), {
+            "cross_entropy": loss_K.detach().mean(), "accuracy": right_K.float().mean(),
+            "tokens": batch["num_tokens"], "answer_tokens": len(loss_K)}
 
     def losses(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of every answer token, and whether the likeliest token is right."""

@@ -74,10 +74,13 @@ def build(settings: Settings, *, seed: int, run_dir: Path, device) -> JointStage
 
 def inspect(settings: Settings, config, problems) -> Inspection:
     """The visualizer's inspection with the planner's in place of a frozen planner's."""
+    if config.train.activation_checkpointing:
+        problems.add("train.activation_checkpointing", "train.activation_checkpointing = true, but the joint stage draws under the planner's keys and "
+                     "values, which a planner that computes its blocks again does not keep; set it to false, or lower data.batch_size")
     found = inspect_visualizer(settings, config, problems)
-    if problems.messages:
+    if not (Path(settings.planner) / "planner" / "config.json").is_file():  # told already
         return found
-    read = planner.inspect(settings.of_planner(), config, problems)
+    read = planner.inspect(settings.of_planner(), config, problems, data="stories")
     found.parts = [*read.parts, *(part for part in found.parts if part.name != "planner")]
     found.activations += read.activations
     return found
@@ -116,6 +119,10 @@ class JointStage:
         pictures = self.visualizer.pack_pictures(shots, rng, size=target, reference_size=seen, drop_references=options.drop_references)
         words = torch.tensor([rng.random() >= options.drop_text for _ in shots])
         return {"kind": "story", **data.collate(rows), **pictures, **window_index(windows), "words_B": words}
+
+    def weight(self, batch: dict) -> float:
+        """Of the cross entropy; every batch holds equally many pictures, so that flow matching needs none."""
+        return self.planner.weight(batch)
 
     def loss(self, batch: dict) -> tuple[Tensor, dict]:
         read = self.planner.read(batch, use_cache=True)

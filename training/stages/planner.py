@@ -10,8 +10,10 @@ Axes: B batch, T tokens, N ViT patches of all pictures, P values of one patch.
 from __future__ import annotations
 
 import copy
+import os
 import random
 import re
+import shutil
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -75,6 +77,9 @@ class DataSettings:
         check_held_out(self.held_out)
         if unknown := set(self.species) - set(world.HEROES):
             raise ValueError(f"data.species names {', '.join(sorted(unknown))}; the picture-book world has {', '.join(world.HEROES)}")
+        if self.fact_noise and self.fact_weight <= 1:
+            raise ValueError(f"data.fact_noise is {self.fact_noise}, but only words that weigh more are misread, and data.fact_weight is "
+                             f"{self.fact_weight}; raise it above 1 (4.0, say), else data.fact_noise must be 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,12 @@ class Row:
     pixels_HWC: tuple[np.ndarray, ...] = ()
 
 
+def begin(settings: Settings, run_dir: Path) -> None:
+    """See `training.stages`: the tokenizer of a new run, which all processes build from."""
+    if not settings.init:
+        _run_tokenizer(settings, run_dir)
+
+
 def build(settings: Settings, *, seed: int, run_dir: Path, device) -> PlannerStage:
     """Raises   ValueError if the folder to start from is no planner"""
     if settings.init:
@@ -120,8 +131,11 @@ def build(settings: Settings, *, seed: int, run_dir: Path, device) -> PlannerSta
     return PlannerStage(settings, model.to(device), tokenizer, seed=seed, device=device)
 
 
-def inspect(settings: Settings, config, problems) -> Inspection:
-    """The planner counted on the meta device, and a user's records, read by the tokenizer of `init`."""
+def inspect(settings: Settings, config, problems, *, data: str = "data") -> Inspection:
+    """The planner counted on the meta device, and a user's records, read by the tokenizer of `init`.
+
+    data   how the config calls the table of `settings.data`
+    """
     found = Inspection()
     shape = None
     if not settings.init:
@@ -131,9 +145,10 @@ def inspect(settings: Settings, config, problems) -> Inspection:
         problems.add("init", f"init = {settings.init!r}: no planner/config.json there; give an export folder of a planner run")
     else:
         shape = Qwen2_5_VLConfig.from_pretrained(Path(settings.init) / "planner")
+    fits = shape is not None and check_image_size(f"{data}.image_size", settings.data.image_size, shape.vision_config, problems)
     if settings.data.source and not settings.init:
         problems.add("data.source", "data.source needs init: a tokenizer made of the picture-book grammar has no words for other stories")
-    elif settings.data.source and shape is not None:
+    elif settings.data.source and fits:
         from training.stages.planner_records import RecordData
 
         tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(settings.init) / "tokenizer")
@@ -152,12 +167,24 @@ def inspect(settings: Settings, config, problems) -> Inspection:
     return found
 
 
+def check_image_size(key: str, side: int, vision_config, problems) -> bool:
+    """Whether pictures of this side fit the grid of a planner's ViT; else that is a problem."""
+    unit = vision_config.patch_size * vision_config.spatial_merge_size
+    if side >= unit and side % unit == 0:
+        return True
+    problems.add(key, f"{key} is {side}, but the planner sees pictures in squares of {unit} pixels; set it to a multiple of {unit}, "
+                 f"such as {max(1, round(side / unit)) * unit}")
+    return False
+
+
 def _run_tokenizer(settings: Settings, run_dir: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a run is trained once: a grammar that changes between two sittings must not renumber the words."""
-    folder = run_dir / "tokenizer"
+    folder, staging = run_dir / "tokenizer", run_dir / "tokenizer.tmp"
     if not (folder / "tokenizer.json").is_file():
         texts = picturebook_texts(settings.data.tokenizer_stories)
-        train_tokenizer(texts, settings.model.vocab_size).save_pretrained(folder)
+        train_tokenizer(texts, settings.model.vocab_size).save_pretrained(staging)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it wrote
+        os.replace(staging, folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -210,6 +237,10 @@ class PlannerStage:
         """Where the records of a batch stand; stories of the grammar have no place of their own."""
         return self.data.names(index) if self.settings.data.source else []
 
+    def weight(self, batch: dict) -> float:
+        """What the loss is a mean over: answer tokens, facts counted by their weight."""
+        return _answer_weights(batch).sum().item()
+
     def loss(self, batch: dict) -> tuple[torch.Tensor, dict]:
         return self.weighted_loss(self.read(batch).last_hidden_state, batch)
 
@@ -222,7 +253,7 @@ class PlannerStage:
     def weighted_loss(self, hidden_BTD: torch.Tensor, batch: dict) -> tuple[torch.Tensor, dict]:
         loss_K, weight_K, right_K = self._of_answers(hidden_BTD, batch)
         facts_K = weight_K > 1
-        return (loss_K * weight_K).sum() / weight_K.sum(), {
+        return (loss_K * weight_K).sum() / weight_K.sum() * batch.get("loss_factor", 1.0), {
             "cross_entropy": loss_K.detach().mean(), "accuracy": right_K.float().mean(),
             "accuracy_facts": right_K[facts_K].float().mean() if facts_K.any() else 1.0, "tokens": batch["input_ids"].numel()}
 
@@ -232,7 +263,7 @@ class PlannerStage:
     def _of_answers(self, hidden_BTD: torch.Tensor, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss, weight and whether the likeliest token is right, for each of the K answer tokens."""
         loss_K, right_K = answer_loss(self.model.lm_head, hidden_BTD, batch["labels"], excluded_BTE=batch.get("excluded"))
-        return loss_K, batch["weights"][:, 1:][batch["labels"][:, 1:] != IGNORED], right_K
+        return loss_K, _answer_weights(batch), right_K
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -539,6 +570,11 @@ class PlannerData:
             patches, grids = image_patches(np.stack(pixels), self.vision_config)
             batch |= {"pixel_values": torch.from_numpy(patches), "image_grid_thw": torch.from_numpy(grids)}
         return batch
+
+
+def _answer_weights(batch: dict) -> torch.Tensor:
+    """Weights (K,) of the tokens with a loss."""
+    return batch["weights"][:, 1:][batch["labels"][:, 1:] != IGNORED]
 
 
 def _heroes_of(scene: world.Scene) -> list[world.Character]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from training.stages import step_rng
-from training.stages.exported_pair import ExportedPair
+from training.stages.exported_pair import ExportedPair, sampling_of
 from training.stages.twin_lora import FILE, add_twin_lora, save_twin_lora, trained_layers, without_lora
 from training.stages.visualizer_settings import ModelSettings, Settings
 from weaver_core.model import flow
@@ -64,7 +64,8 @@ class VisualizerStage:
         self.sizes = {} if settings.data.source is not None else settings.data.sizes()
         self.planner, self.tokenizer = planner or load_planner(Path(settings.planner), device=device, dtype=default_dtype(device))
         self.tokens = PlannerTokens.of(self.tokenizer)
-        self.grid = merged_grid(settings.data.image_size, settings.data.image_size, self.planner.config.vision_config)
+        side = planner_side(settings)
+        self.grid = merged_grid(side, side, self.planner.config.vision_config)
         self.autoencoder = load_autoencoder(Path(settings.autoencoder), device=device, dtype=torch.float32)
         for module in (self.autoencoder,) if planner else (self.planner, self.autoencoder):
             module.requires_grad_(False).eval()
@@ -381,6 +382,11 @@ class _Shot:
     def alone(cls, record: ShotRecord, rng=None) -> _Shot:
         """A shot outside any story."""
         return shot_of_prompt(record.prompt, rng, record.scene, record.references)
+
+
+def planner_side(settings: Settings) -> int:
+    """Pixels a side of a picture that the planner sees. With a source, `data.image_size` only says how many pixels a bucket has."""
+    return settings.data.image_size if settings.data.source is None else sampling_of(settings).image_size
 
 
 def shot_of_prompt(prompt: str, rng=None, scene=None, references: tuple = ()) -> _Shot:

@@ -12,8 +12,9 @@ from transformers import AutoConfig
 from training.estimate import Inspection, Part, transformer_activations
 from training.picture_records import PictureRecord, bucket_of, bucket_sizes, bucket_table, read_picture_folder
 from training.stages.exported_pair import sampling_of
+from training.stages.planner import check_image_size
 from training.stages.twin_lora import add_twin_lora
-from training.stages.visualizer import new_twin
+from training.stages.visualizer import new_twin, planner_side
 from training.stages.visualizer_settings import Settings
 from weaver_core.errors import WeaverError
 from weaver_core.memory import weights_of_files
@@ -26,7 +27,7 @@ PROMPT_TOKENS = 64  # of a dense prompt, about
 
 def inspect_visualizer(settings: Settings, config, problems) -> Inspection:
     """See `training.stages`. Wrong folders and records become problems."""
-    found = Inspection()
+    found, known = Inspection(), len(problems.messages)
     folders = {"planner": Path(settings.planner) / "planner", "autoencoder": Path(settings.autoencoder)}
     if settings.init is not None:
         folders["init"] = Path(settings.init)
@@ -34,8 +35,10 @@ def inspect_visualizer(settings: Settings, config, problems) -> Inspection:
         if not (folder / "config.json").is_file():
             problems.add(key, f"{key} = {str(getattr(settings, key))!r}: no {(folder / 'config.json')} there; give the export folder of an "
                          "earlier run" + (", or base, a whole pair" if settings.base is None else ""))
-    if problems.messages:
+    if len(problems.messages) > known:
         return found
+    vision_config = AutoConfig.from_pretrained(folders["planner"], local_files_only=True).vision_config
+    check_image_size("data.image_size", planner_side(settings), vision_config, problems)
     with torch.device("meta"):
         twin = _twin(settings)
     count = sum(p.numel() for p in twin.parameters())

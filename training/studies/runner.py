@@ -13,11 +13,12 @@ import logging
 import math
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from training.config import load_config
+from training.config import has_key, load_config
 from training.studies.design import ARMS, COUNTS, DRAW_STEPS, SIDE, SPECIES, Arm
 from training.studies.numbers import roughness
 from weaver_core.durable import write_whole
@@ -89,6 +90,14 @@ class Study:
         write_whole(self._path(arm, seed, ".result.json"), json.dumps(result, indent=1).encode())
         return result
 
+    def check_changes(self, arms: Iterable[Arm]) -> None:
+        """ValueError for a change that none of some arms has a key for: it would change nothing."""
+        arms = list(arms)
+        for change in self.changes:
+            if not any(_has(arm, change) for arm in arms):
+                raise ValueError(f"--set {change}: none of the {len(arms)} arms has the key {change.partition('=')[0].strip()}; training/train.py "
+                                 "--help tells the keys of every stage")
+
     def steps(self, arm: Arm) -> int:
         return max(1, round(arm.steps * self.scale))
 
@@ -109,8 +118,7 @@ class Study:
         own = [f"name={arm.name.replace('/', '-')}", f"train.steps={self.steps(arm)}", f"train.seed={seed}"]
         if arm.config != "planner":
             own.append(f"autoencoder={AUTOENCODER}")
-        tables = {"planner": ("train", "model", "data", "checks"), "joint": ("train", "model", "data", "checks", "sample")}
-        extra = [change for change in self.changes if change.split(".")[0] in tables.get(arm.config, ("train", "model", "data", "sample"))]
+        extra = [change for change in self.changes if _has(arm, change)]
         return [*own, *(self._resolved(change, seed) for change in arm.changes), *extra]
 
     def _resolved(self, text: str, seed: int) -> str:
@@ -146,6 +154,10 @@ class Study:
     def _path(self, arm: Arm, seed: int, suffix: str) -> Path:
         folder = self.folder(arm, seed)
         return folder.with_name(folder.name + suffix)
+
+
+def _has(arm: Arm, change: str) -> bool:
+    return has_key(arm.config, change.partition("=")[0].strip())  # a config is called by its stage
 
 
 def _rows(folder: Path) -> list[dict]:

@@ -85,11 +85,18 @@ class Stage:
             pool.shutdown(cancel_futures=True)
 
     def _safe(self, record: Record) -> list[Outcome]:
+        return self.safe(record, lambda: self.one(record))
+
+    def safe(self, record: Record, make: Callable[[], Iterable[Outcome]]) -> list[Outcome]:
+        """What is made of a record. Where that ends with Rejected or Failed, what came before is kept: it may have been paid for."""
         from training.data_engine.backend import Failed
 
+        outcomes: list[Outcome] = []
         try:
-            return list(self.one(record))
+            for outcome in make():
+                outcomes.append(outcome)
         except Rejected as error:
-            return [Dropped(record=record, reason=error.reason, detail=error.detail)]
+            outcomes.append(Dropped(record=record, reason=error.reason, detail=error.detail))
         except Failed as error:
-            return [Dropped(record=record, reason="no answer", detail=str(error), failed=True)]
+            outcomes.append(Dropped(record=record, reason="no answer", detail=str(error), failed=True))
+        return outcomes

@@ -135,6 +135,7 @@ class CheckGroup(Stage):
 class Collect(Stage):
     """Pictures -> collections of some that belong together (a group), or of single ones: what stories are written around."""
 
+    version = 2
     is_whole = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,15 +156,19 @@ class Collect(Stage):
                 continue
             rng = random.Random(seed_of(self.tools.recipe.seed, "collect", group))
             rng.shuffle(members)
-            wanted = self.settings
-            for number in range(wanted.per_group):
+            wanted, used, number = self.settings, set(), 0
+            while number < wanted.per_group:
                 start = number * wanted.most
                 chosen = members[start:start + rng.randint(wanted.least, wanted.most)]
                 if len(chosen) < wanted.least:
                     break
+                used.update(record.id for record in chosen)
                 yield self._collection(f"{group}/{number}", chosen)
-            if len(members) < wanted.least:
-                yield from (Dropped(record=record, reason="small group", detail=f"{len(members)} pictures in {group}") for record in members)
+                number += 1
+            reason, detail = "small group", f"{len(members)} pictures in {group}"
+            if len(members) >= wanted.least:
+                reason, detail = "not chosen", f"{len(used)} of {detail} are in its {number} collections"
+            yield from (Dropped(record=record, reason=reason, detail=detail) for record in members if record.id not in used)
 
     def _collection(self, name: str, members: list[Record]) -> Record:
         captions = [record.fields.get("caption", "") for record in members]

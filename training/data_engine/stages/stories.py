@@ -49,6 +49,7 @@ def checked_request(prompt: str, images: Sequence[ReferenceImage], language: str
 class WriteRequests(Stage):
     """Topic -> requests that people might type."""
 
+    version = 2
     asks = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +60,12 @@ class WriteRequests(Stage):
 
     def one(self, record: Record) -> Iterator[Outcome]:
         for language in self.settings.languages:
-            text = question("requests", topic=record.fields["topic"], count=self.settings.per_topic, language=language,
-                            most_images=self.settings.most_images)
-            answer = self.tools.writer.answer(text, seed=seed_of(_seed(self, record), language))
-            yield from self._requests(record, language, lines_of(answer))
+            yield from self.safe(record.child(language), lambda: self._requests(record, language))
 
-    def _requests(self, record: Record, language: str, lines: list[str]) -> Iterator[Outcome]:
-        seen = set()
+    def _requests(self, record: Record, language: str) -> Iterator[Outcome]:
+        text = question("requests", topic=record.fields["topic"], count=self.settings.per_topic, language=language,
+                        most_images=self.settings.most_images)
+        lines, seen = lines_of(self.tools.writer.answer(text, seed=seed_of(_seed(self, record), language))), set()
         if not lines:
             yield Dropped(record=record, reason="empty answer", detail=f"no requests in {language}")
         for number, line in enumerate(lines):
@@ -84,6 +84,7 @@ class WriteRequests(Stage):
 class AskAbout(Stage):
     """Pictures of a gallery -> a request around them, which they go along with."""
 
+    version = 2
     asks = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +95,17 @@ class AskAbout(Stage):
         says_count: float = 0.5  # share of requests that say how many images are wanted
 
     def one(self, record: Record) -> Iterator[Outcome]:
-        wanted = self.settings
-        pictures = record.fields["pictures"]
+        for language in self.settings.languages:
+            yield from self.safe(record.child(language), lambda: self._request(record, language))
+
+    def _request(self, record: Record, language: str) -> Iterator[Outcome]:
+        wanted, pictures = self.settings, record.fields["pictures"]
         names = ", ".join(f"picture-{i + 1}" for i in range(len(pictures)))
-        for language in wanted.languages:
-            count = _drawn_count(self, record.child(language), wanted.least_images, wanted.most_images, wanted.says_count)
-            text = question("ask_about", count=len(pictures), names=names, language=language, count_wish=count_wish(count))
-            answer = self.tools.writer.answer(text, [self.tools.store.get(key) for key in pictures], seed=_seed(self, record))
-            request = one_line(answer, most_words=MOST_REQUEST_WORDS)
-            yield record.child(language, request=request, language=language, images=pictures).without("pictures", "captions")
+        count = _drawn_count(self, record.child(language), wanted.least_images, wanted.most_images, wanted.says_count)
+        text = question("ask_about", count=len(pictures), names=names, language=language, count_wish=count_wish(count))
+        answer = self.tools.writer.answer(text, [self.tools.store.get(key) for key in pictures], seed=_seed(self, record))
+        request = one_line(answer, most_words=MOST_REQUEST_WORDS)
+        yield record.child(language, request=request, language=language, images=pictures).without("pictures", "captions")
 
 
 class WritePlan(Stage):
@@ -129,6 +132,7 @@ class WritePlan(Stage):
 class Weave(Stage):
     """A collection of pictures that belong together -> a story with each of them in its place."""
 
+    version = 2
     asks = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +146,17 @@ class Weave(Stage):
         pictures, captions = record.fields["pictures"], record.fields.get("captions", [])
         if len(captions) != len(pictures) or not all(captions):
             raise Rejected("no caption", "every picture needs a caption; put a stage of kind 'caption' before 'collect'")
-        told = "\n".join(f"picture-{i}: {caption}" for i, caption in enumerate(captions, 1))
-        shown = [self.tools.store.get(key) for key in pictures] if self.settings.shows_pictures else []
         for language in self.settings.languages:
-            text = question("weave", count=len(pictures), captions=told, leave_out=self.settings.leave_out, language=language)
-            plan = read_plan(self.tools.writer.answer(text, shown, seed=_seed(self, record)), self.settings.most_warnings)
-            plan, drawn = self._placed(plan, pictures)
-            yield record.child(language, plan=plan.to_markup(), drawn=drawn, language=language).without("pictures", "captions")
+            yield from self.safe(record.child(language), lambda: self._story(record, language))
+
+    def _story(self, record: Record, language: str) -> Iterator[Outcome]:
+        pictures = record.fields["pictures"]
+        told = "\n".join(f"picture-{i}: {caption}" for i, caption in enumerate(record.fields["captions"], 1))
+        shown = [self.tools.store.get(key) for key in pictures] if self.settings.shows_pictures else []
+        text = question("weave", count=len(pictures), captions=told, leave_out=self.settings.leave_out, language=language)
+        plan = read_plan(self.tools.writer.answer(text, shown, seed=_seed(self, record)), self.settings.most_warnings)
+        plan, drawn = self._placed(plan, pictures)
+        yield record.child(language, plan=plan.to_markup(), drawn=drawn, language=language).without("pictures", "captions")
 
     def _placed(self, plan: Plan, pictures: list[str]) -> tuple[Plan, list[str]]:
         """The plan without the names of pictures, and the pictures in its order."""
