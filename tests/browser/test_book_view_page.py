@@ -123,6 +123,33 @@ def test_a_story_streams_in_and_page_3_of_5_changes_alone(open_page, comfy, node
 
 
 @MODES
+def test_a_run_that_was_stopped_goes_on_with_its_own_story_though_the_seeds_have_rolled(open_page, comfy, nodes2):
+    graph = few_steps(load("reroll_a_page"), 150 + nodes2)
+    for node in graph["nodes"]:
+        if node["type"] in ("WeaverPlan", "WeaverVisualizePlan"):
+            node["widgets_values"] = ["randomize" if value == "fixed" else 20 if value == 4 else value for value in node["widgets_values"]]
+    page = open_page()
+    page.set("Comfy.VueNodes.Enabled", nodes2)
+    page.open(graph | {"id": f"3b1f2c0e-5a5e-4a57-9a60-0c8f2a9b7d5{int(nodes2)}"})
+    page.click_run()
+    page.page.locator(".weaver-look img").first.wait_for(state="visible", timeout=900_000)
+    page.page.evaluate("window.app.api.interrupt()")
+    go_on = page.page.locator(".weaver-status button", has_text="Go on")
+    go_on.wait_for(state="visible", timeout=900_000)
+    page.page.locator(".weaver-page").first.hover()
+    page.screenshot(f"book-stopped-{'nodes2' if nodes2 else 'canvas'}")
+    stopped, files = page.page.evaluate(BOOK), drawn_files(comfy)
+    kept = [shown["picture"]["kept"]["key"] for shown in stopped["pages"] if shown["picture"]]
+    assert 1 <= len(kept) < len(stopped["pages"]) and "Stopped. Finished pages are kept." in page.page.locator(".weaver-status").inner_text()
+    go_on.click()
+    page.wait_for_pages(len(stopped["pages"]))
+    finished = page.page.evaluate(BOOK)
+    assert [shown["prompt"] for shown in finished["pages"]] == [shown["prompt"] for shown in stopped["pages"]], "another plan was written"
+    assert [shown["picture"]["kept"]["key"] for shown in finished["pages"]][: len(kept)] == kept
+    assert new_pages(comfy, files) == [shown["id"] for shown in finished["pages"]][len(kept) :]
+
+
+@MODES
 def test_a_page_opens_turns_and_closes_by_keyboard_and_its_prompt_is_edited(open_page, comfy, nodes2):
     mode = "nodes2" if nodes2 else "canvas"
     page = open_page()
