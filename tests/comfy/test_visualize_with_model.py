@@ -132,8 +132,21 @@ def test_pages_are_not_drawn_again_when_comfyui_has_forgotten_them(host):
     assert inner(run) == set() and len(pictures(host, run)) == 3
 
 
+def test_two_nodes_that_draw_plans_of_one_request_do_not_mix(host):
+    weights, seed = "sd_xl_base_1.0.safetensors", fresh()
+    prompt, other = graph("sdxl", weights, ALONE, seed=seed), graph("sdxl", weights, ALONE.replace("runs", "swims"), seed=seed)
+    prompt["12"] = other["2"]
+    prompt["13"] = {**other[NODE], "inputs": {**other[NODE]["inputs"], "plan": ["12", 0]}}
+    prompt["14"] = {"class_type": "WeaverPreviewStory", "inputs": {"story": ["13", 0]}}
+    run = ran(host, prompt)
+    shown = {node: [(page["prompt"], page["picture"]["kept"]) for page in run.output(node)["weaver_story"][0]["pages"]] for node in ("4", "14")}
+    assert [page[0] for page in shown["4"]] == [f"Robin the fox {what}." for what in ("wakes", "runs", "sleeps")]
+    assert [page[0] for page in shown["14"]] == [f"Robin the fox {what}." for what in ("wakes", "swims", "sleeps")]
+    assert not {page[1]["draft"] for page in shown["4"]} & {page[1]["draft"] for page in shown["14"]}
+
+
 def test_after_an_interrupt_only_what_is_missing_is_drawn(host):
-    prompt = graph("flux2-klein", "flux-2-klein-4b-fp8.safetensors", PAIR, seed=9, steps=200)  # long enough to be stopped on a busy machine
+    prompt = graph("flux2-klein", "flux-2-klein-4b-fp8.safetensors", PAIR, seed=9, steps=60, check_images=False)  # long enough to be stopped in time
 
     def stop_on_page_two(kind, data):
         if kind == "executing" and str(data.get("node")).endswith(".p2.sample"):
