@@ -146,7 +146,7 @@ def test_two_nodes_that_draw_plans_of_one_request_do_not_mix(host):
 
 
 def test_after_an_interrupt_only_what_is_missing_is_drawn(host):
-    prompt = graph("flux2-klein", "flux-2-klein-4b-fp8.safetensors", PAIR, seed=fresh(), steps=60, check_images=False)  # long enough to be stopped in time
+    prompt = graph("flux2-klein", "flux-2-klein-4b-fp8.safetensors", PAIR, seed=fresh(), steps=60, check_images=False)  # long enough to be stopped
 
     def stop_on_page_two(kind, data):
         if kind == "executing" and str(data.get("node")).endswith(".p2.sample"):
