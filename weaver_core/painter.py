@@ -233,7 +233,7 @@ class Painter:
         """What the segment says, else what the request says; size wins over aspect in both."""
         if segment.size or segment.aspect:
             return segment.size, segment.aspect
-        return self.request.size, self.request.aspect
+        return self.request.size, self.request.wanted_aspect
 
     def _say_size(self, segment: ImageSegment, drawn: tuple[int, int]) -> Iterator[Event]:
         size, aspect = self._wanted_size(segment)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from .errors import InputError
 from .image_count import asked_images
+from .image_shape import asked_aspect
 from .pictures import image_key, read_picture
 from .plan import CastMember
 from .segments import ILLEGAL, MAX_SEED, check_aspect, check_language, check_size, kind_of
@@ -83,7 +84,8 @@ class Request:
     """What the user asks.
 
     num_images    None = as many as the prompt asks for in words ("in four pictures"); else the planner decides
-    size, aspect  for images whose segment says neither; size wins
+    size, aspect  for images whose segment says neither; size wins; None = as the prompt asks for in words ("wide pictures"), else
+                  the planner decides
     style         how all images shall look, in words: "watercolour, soft light"; "" = the planner decides
     cast          characters known beforehand; they join the plan's cast
     seed          decides everything that is left to chance
@@ -103,6 +105,11 @@ class Request:
     def wanted_images(self) -> int | None:
         """How many images there shall be, by number or in words; None = the planner decides."""
         return self.num_images if self.num_images is not None else asked_images(self.prompt)
+
+    @property
+    def wanted_aspect(self) -> str | None:
+        """The shape of images whose segment says none, as a ratio or in words; None = the planner decides, or `size` says it."""
+        return self.aspect if self.aspect or self.size else asked_aspect(self.prompt)
 
     def validated(self) -> tuple[Request, tuple[str, ...]]:
         """The request made safe to use, and sentences about what was changed. InputError when it cannot be used."""

@@ -239,7 +239,7 @@ class _PlanConversation:
         if answer.broken:
             raise WeaverError(self.exchange.broken_message(answer))
         try:
-            has_aspect = bool(self.request.size or self.request.aspect)
+            has_aspect = bool(self.request.size or self.request.wanted_aspect)
             return markup_of_answer(text, continued=bool(self.history), with_aspect=not has_aspect)
         except ValueError as error:
             raise NoJson(self.planner.shown(str(error))) from None

@@ -174,7 +174,7 @@ def _language_of(request: Request) -> str:
 def _wishes(request: Request) -> dict:
     return {
         "language": request.language if request.language != "en" else None,
-        "aspect": "x".join(map(str, request.size)) if request.size else request.aspect,
+        "aspect": "x".join(map(str, request.size)) if request.size else request.wanted_aspect,
         "style": request.style,
         "cast": [(member.name, member.look, member.outfits, member.references) for member in request.cast],
     }

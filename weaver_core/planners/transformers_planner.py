@@ -205,7 +205,7 @@ class TransformersPlanner:
         machine = Machine(
             pictures=[picture.name for picture in request.images],
             languages=languages_for(request),
-            **({"aspects": ()} if request.size or request.aspect else {}),
+            **({"aspects": ()} if request.size or request.wanted_aspect else {}),
         )
         return PlanGrammar(self._loaded.vocabulary([]), machine, num_images=options.num_images, max_tokens=max_tokens,
                            num_written=count_images(history), continued=bool(history))  # fmt: skip
