@@ -11,6 +11,7 @@ from weaver_core.picturebook.captions import dense_prompt, expected_parse, parse
 from weaver_core.picturebook.grammar import markup_of, sample_story, sample_understanding, tokenizer_texts
 from weaver_core.picturebook.splits import held_out_character, held_out_place, held_out_reasons, is_train, load_splits, sample_scene
 from weaver_core.picturebook.vocabulary import known_words
+from weaver_core.picturebook.wordings import as_trained
 from weaver_core.picturebook.world import COLOURS, HEROES, PLACES, PROPS, TIMES, WEARABLES, Character
 
 
@@ -250,3 +251,34 @@ def test_known_words_follow_synonyms_and_report_the_unknown():
     strange = known_words("A dragon eats a castle cake in a spaceship")
     assert strange.unknown == ("dragon", "castle cake", "spaceship") and strange.props == () and strange.places == ()
     assert "does not know dragon" in strange.warning() and "heroes: fox, cat" in strange.warning()
+
+
+@pytest.mark.parametrize(("request_", "told"), [
+    ("pink rabbit in the forest", "A pink rabbit in the forest"),
+    ("RED FOX AT THE BEACH", "A RED FOX AT THE BEACH"),
+    ("Orange Lion goes home. cat follows", "An orange lion goes home. A cat follows"),
+    ("pink pig and purple bear in a castle", "A pink pig and a purple bear at a castle"),
+    ("Pip, tiny red fox, in the old palace", "Pip, a tiny red fox, at the old palace"),
+    ("a story about fox and very small blue kitten", "a story about a fox and a very small blue kitten"),
+    ("Two pictures - green frog in my room", "Two pictures - a green frog in the room"),
+    ("a mouse in the kitchen", "a mouse in the house"),
+])  # fmt: skip
+def test_requests_are_told_in_the_wordings_of_the_training(request_, told):
+    assert as_trained(request_) == told
+    assert as_trained(told) == told
+
+
+@pytest.mark.parametrize("request_", [
+    "A pink rabbit in the forest", "Pip the red fox", "My red fox", "two red foxes", "Teddy and Kitty go home", "a small, red fox",
+    "red fox's hat", "Ivy, the blue cat, and Hugo, the pink dog, at the castle", "in castles of sand", "mousetrap, catfish and dog-house",
+    "1 image", "狐狸在森林里",
+])  # fmt: skip
+def test_requests_that_are_in_those_wordings_stay(request_):
+    assert as_trained(request_) == request_
+
+
+def test_requests_of_the_training_stay_as_they_are():
+    rng = random.Random(3)
+    requests = [sample_story(rng).request for _ in range(1500)]
+    changed = [request for request in requests if as_trained(request) != request]
+    assert len(changed) <= 15, changed

@@ -10,7 +10,7 @@ from weaver_core.picturebook.scores import step_ratio, step_ratio_1b
 from weaver_core.planners.native import NativePlanner
 from weaver_core.request import Request
 from weaver_core.visualizers.native import NativeVisualizer
-from weaver_core.weave import Finished, ImageReady, weave
+from weaver_core.weave import Finished, ImageReady, PlanReady, weave, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,13 @@ def test_the_pictures_show_what_the_plan_says(story):
     assert sum(s["place"] == r.place and s["time"] == r.time for s, r in zip(said, seen)) == 4
     heroes = [r.figures[0] for r in seen if r.count == 1]
     assert sum((h.species, h.colour, h.wearable) == ("bear", "red", "hat") for h in heroes) >= 3, heroes
+
+
+@pytest.mark.parametrize("prompt", ["pink rabbit in the castle, two pictures", "PINK RABBIT, CASTLE, 2 IMAGES", "Pink Rabbit visits a castle in two wide pictures"])
+def test_requests_as_people_type_them_are_understood(model, prompt):
+    plan = next(event.plan for event in write_plan(Request(prompt=prompt, seed=4), NativePlanner(model)) if isinstance(event, PlanReady))
+    said = [parse_dense_prompt(segment.prompt) for segment in plan.images]
+    assert [(s["species"], s["colour"], s["place"]) for s in said] == 2 * [("rabbit", "pink", "castle")]
 
 
 def test_the_same_seed_weaves_the_same_story_and_another_seed_another(model, story):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..image_count import asked_images, recounted
+from ..picturebook.wordings import as_trained
 from .chapters import Chapter
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ MAX_HEROES = 2
 
 def prompt_for(request: Request, chapter: Chapter | None) -> str:
     """The request as one text. With a chapter, the number of images is that of the chapter."""
-    prompt = _with_heroes(request)
+    prompt = as_trained(_with_heroes(request))
     if chapter is None:
         return prompt
     told = chapter.told

@@ -1,0 +1,52 @@
+"""A request in the wordings that the picture-book planner was trained on: "Pink Rabbit in a castle" -> "A pink rabbit at a castle".
+
+Its training knew heroes with an article and castles one is "at". Without, it takes another colour or another place, measured: "pink
+rabbit in the forest" came out pink in 0 of 3 stories, "a pink rabbit in the forest" in 3 of 3. Pure Python.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .captions import article
+from .vocabulary import COLOUR_SYNONYMS, SPECIES_SYNONYMS
+from .world import COLOURS, HEROES
+
+_LOOKS = "very|so|little|small|tiny|cute|sweet|big|young|old|happy|sad|brave|funny|lazy|sleepy|friendly|curious|clever|shy"
+
+
+def _any(words) -> str:
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+
+
+_COLOUR = _any((*COLOURS, *(word for words in COLOUR_SYNONYMS.values() for word in words)))
+_SPECIES = _any((*HEROES, *(word for words in SPECIES_SYNONYMS.values() for word in words)))
+# A hero without an article: at the start, behind a mark, or behind a word that names follow. Without a colour only the plain words
+# count, because a Teddy or a Kitty may be a name.
+_BARE_HERO = re.compile(
+    rf"(?P<before>\A|[.,;:!?(\n]\s*|\s[-–—]\s+|\b(?:and|or|about|of|with|starring|featuring|meets?)\s+)"
+    rf"(?P<hero>(?:(?:{_LOOKS}) )*(?:(?:{_COLOUR}),? (?:{_SPECIES})|(?:{_any(HEROES)})))(?![\w'’-])", re.IGNORECASE)
+_ENUMERATED = re.compile(rf"\b(?:{_LOOKS}|{_COLOUR})\Z", re.IGNORECASE)  # "a small, red fox"
+_REWORDED = (
+    (re.compile(r"\bin(?=(?: (?:the|an?|my|his|her|their))?(?: \w+)? (?:castle|palace|fortress)\b)", re.IGNORECASE), "at"),
+    (re.compile(r"\bin (?:my|our|your) (?=(?:bed|play)?room\b)", re.IGNORECASE), "in the "),
+    (re.compile(r"\bin (?:the|an?|my|his|her|our|their) kitchen\b", re.IGNORECASE), "in the house"),
+)
+
+
+def as_trained(request: str) -> str:
+    """The request, with what was never in the training's wordings said in those; all else stays as it is."""
+    if request.isupper():
+        return as_trained(request.lower()).upper()
+    for wording, known in _REWORDED:
+        request = wording.sub(known, request)
+    return _BARE_HERO.sub(_with_article, request)
+
+
+def _with_article(found: re.Match) -> str:
+    hero, before = found["hero"].lower(), found["before"]
+    if before.startswith(",") and _ENUMERATED.search(found.string, max(0, found.start() - 20), found.start()):
+        return found[0]
+    word = article(hero)
+    starts = not before or before.rstrip()[-1:] in ".!?\n"
+    return f"{before}{word.capitalize() if starts else word} {hero}"
