@@ -10,6 +10,7 @@ from weaver_core.model.flow import Guidance
 from weaver_core.model.rope import image_positions, rotate, rotation, unrotate
 from weaver_core.model.sampler import draw
 from weaver_core.model.tokens import PlannerTokens, image_ids, mrope_positions, prompt_ids
+from weaver_core.model.twin_dit import grid_embedding
 
 
 @pytest.fixture(scope="module")
@@ -325,3 +326,12 @@ def test_the_same_classes_build_a_7b_pair():
         cache = twin.encode_references(torch.empty(1, 16, 32, 32))
         assert window.keys[0].shape == (1, 4, 40, 128) and window.pooled.shape == (1, 3584)
         assert cache.keys[0].shape == (1, 4, 256, 128) and cache.grid == (16, 16)
+
+
+def test_every_page_holds_the_places_of_its_largest_square():
+    like = torch.zeros(1)
+    square = grid_embedding(8, 8, 32, like).view(8, 8, 32)
+    wide, tall = grid_embedding(8, 11, 32, like).view(8, 11, 32), grid_embedding(11, 8, 32, like).view(11, 8, 32)
+    torch.testing.assert_close(wide[:, 2:10], square)
+    torch.testing.assert_close(tall[3:], square)
+    assert len({tuple(place.tolist()) for place in wide.flatten(0, 1)}) == 88

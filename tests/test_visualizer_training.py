@@ -51,7 +51,7 @@ def test_every_size_of_pictures_and_references_is_learned(pair_folder):
         seen.setdefault(sizes_of(stage.batch(index)), stage.batch(index))
         if len(seen) == 9:
             break
-    sizes = {(128, 128), (144, 112), (112, 144)}
+    sizes = {(128, 128), (176, 128), (128, 176)}
     assert seen.keys() == {(target, reference) for target in sizes for reference in sizes}
     for (target, _), batch in seen.items():
         assert batch["weight_BYX"].shape == (2, target[1] // 8, target[0] // 8)
@@ -86,12 +86,12 @@ def test_shares_of_aspects_change_sizes_and_nothing_else(pair_folder):
 
 def test_figures_weigh_more_where_they_stand_on_a_wide_page(pair_folder):
     stage = stage_of(pair_folder, "data.aspects={'4:3' = 1.0}", "data.phases=[{until = 1.0, si2i = 1.0}]")
-    assert sizes_of(stage.batch(0)) == ((144, 112), (144, 112))
+    assert sizes_of(stage.batch(0)) == ((176, 128), (176, 128))
     scene = sample_shot(step_rng(0, 0, "a test"), "si2i").scene
-    (weights,) = stage._weights([scene], (144, 112))
-    (x0, y0, x1, y1), = compose.hero_boxes(scene, (144, 112))
+    (weights,) = stage._weights([scene], (176, 128))
+    (x0, y0, x1, y1), = compose.hero_boxes(scene, (176, 128))
     middle = weights[(y0 + y1) // 16, (x0 + x1) // 16]
-    assert weights.shape == (14, 18) and middle == pytest.approx(3 * weights.min())
+    assert weights.shape == (16, 22) and middle == pytest.approx(3 * weights.min())
 
 
 def test_evaluation_reads_and_shows_every_aspect_that_is_trained(pair_folder, tmp_path):
@@ -100,7 +100,7 @@ def test_evaluation_reads_and_shows_every_aspect_that_is_trained(pair_folder, tm
     for name in ("read_t2i_species", "read_t2i_4x3_species", "read_mi2i_3x4_count", "gap_species"):
         assert name in numbers
     stage.samples(tmp_path)
-    assert Image.open(tmp_path / "si2i_4x3.png").size == (6 * 144, 3 * 112)
+    assert Image.open(tmp_path / "si2i_4x3.png").size == (6 * 176, 3 * 128)
     square = stage_of(pair_folder, "data.aspects={'1:1' = 1.0}")
     assert not any("x" in name.split("_")[2] for name in square._read_samples())
 
@@ -115,10 +115,10 @@ def test_two_steps_of_mixed_aspects_and_the_folder_that_comes_of_them(pair_folde
     assert done.returncode == 0, done.stderr
     assert json.loads((run_dir / "config.json").read_text())["settings"]["data"]["aspects"] == {"4:3": 0.5, "3:4": 0.5}
     command = [sys.executable, str(ROOT / "training" / "assemble.py"), "--planner", str(pair_folder), "--vae", str(pair_folder / "vae"),
-               "--visualizer", str(run_dir / "export"), "--size", "144x112", "--size", "112x144", "--out", str(tmp_path / "out")]
+               "--visualizer", str(run_dir / "export"), "--size", "176x128", "--size", "128x176", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "model_index.json").read_text())["sampling"]["sizes"] == [[144, 112], [112, 144]]
+    assert json.loads((tmp_path / "out" / "model_index.json").read_text())["sampling"]["sizes"] == [[176, 128], [128, 176]]
 
 
 @pytest.mark.parametrize(("change", "says"), [

@@ -441,15 +441,20 @@ class TimeEmbedding(nn.Module):
 
 
 def grid_embedding(rows: int, columns: int, width: int, like: Tensor) -> Tensor:
-    """Absolute 2-D embedding: half of the channels tell the row, half the column. Shape (1, rows * columns, width)."""
+    """Absolute 2-D embedding: half of the channels tell the row, half the column. Shape (1, rows * columns, width).
+
+    Rows and columns count from the corner of the page's largest square, which lies at the bottom, in the middle: what stands on
+    the ground keeps its place whatever the shape, so that what was learned on squares holds on wide and tall pages (our choice).
+    """
+    side = min(rows, columns)
     quarter = width // 4
     frequency = torch.exp(-math.log(100.0) * torch.arange(quarter, device=like.device) / quarter)
 
-    def axis(length: int) -> Tensor:
-        angle = torch.arange(length, device=like.device)[:, None] * frequency
+    def axis(length: int, corner: int) -> Tensor:
+        angle = (torch.arange(length, device=like.device) - corner)[:, None] * frequency
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
-    y, x = axis(rows), axis(columns)
+    y, x = axis(rows, rows - side), axis(columns, (columns - side + 1) // 2)
     grid = torch.cat([y[:, None].expand(-1, columns, -1), x[None].expand(rows, -1, -1)], dim=-1)
     return grid.reshape(1, rows * columns, width).to(like.dtype)
 

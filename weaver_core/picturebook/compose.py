@@ -21,7 +21,7 @@ __all__ = ["background", "variant_count", "figure_sprite", "prop_sprite", "layou
            "render_array", "hero_boxes", "prop_box", "Layout", "FigurePlacement", "PropPlacement", "FIGURE_HEIGHT", "PAIR_HEIGHT"]
 
 FIGURE_HEIGHT, PAIR_HEIGHT = 84, 73  # of a standing figure, in 128ths of the picture's shorter side
-GROUND = 117  # where feet stand, in 128ths of the height
+GROUND = 117  # where feet stand in the square at the bottom of a page, in 128ths of it
 SINGLE_X = {"left": 38, "centre": 63, "right": 90}
 PAIR_X = {"left": 31, "right": 97}
 PAD = 12  # room around the 84x120 body canvas for a hat above and an outline
@@ -119,10 +119,14 @@ def layout(scene: Scene, size: int | tuple[int, int] = 128) -> Layout:
 def standing_place(position: str, pair: bool, width: int, height: int) -> tuple[int, int, int]:
     """Where a figure's feet are (x, y), before it is moved inside the picture, and how tall it is standing; all in pixels."""
     # Three places and two sizes, without jitter: a figure's latents are then a few sharp patterns, and a small
-    # visualizer spends itself on who it is, not on where exactly its outline runs.
-    x = (PAIR_X if pair else SINGLE_X)[position]
-    tall = (PAIR_HEIGHT if pair else FIGURE_HEIGHT) * min(width, height) / 128
-    return round(x * width / 128), round(GROUND * height / 128), round(tall)
+    # visualizer spends itself on who it is, not on where exactly its outline runs. On a page that is not square they are the
+    # square's patterns moved by whole tokens, for the same reason: learned on one shape, known on all (`grid_embedding`).
+    side = min(width, height)
+    token, spare = side / 8, (width - side) // (side // 8)
+    moved = spare // 3 if position == "left" and not pair else (spare + 1) // 2
+    x = (PAIR_X if pair else SINGLE_X)[position] * side / 128 + moved * token
+    tall = (PAIR_HEIGHT if pair else FIGURE_HEIGHT) * side / 128
+    return round(x), round(GROUND * side / 128) + height - side, round(tall)
 
 
 def prop_place(prop: str, figures, unit: float) -> tuple[int, int, int]:

@@ -16,8 +16,9 @@ PLACES = ("meadow", "beach", "forest", "snow", "desert", "town", "castle", "room
 TIMES = ("day", "sunset", "night")
 POSITIONS = ("left", "centre", "right")
 POSES = ("standing", "waving", "jumping", "sitting")
-# Pixels (width, height) of a picture per aspect ratio: about as many for each, in whole tokens of the visualizer (16 pixels).
-SIZES = {"1:1": (128, 128), "4:3": (144, 112), "3:4": (112, 144)}
+# Pixels (width, height) of a picture per aspect ratio, in whole tokens of the visualizer (16 pixels): the square is in all of them, so
+# figures are as large, and as sharp, in a wide or a tall picture.
+SIZES = {"1:1": (128, 128), "4:3": (176, 128), "3:4": (128, 176)}
 
 
 def size_of(aspect: str, side: int = 128) -> tuple[int, int]:
