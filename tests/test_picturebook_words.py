@@ -261,6 +261,8 @@ def test_known_words_follow_synonyms_and_report_the_unknown():
     ("Pip, tiny red fox, in the old palace", "Pip, a tiny red fox, at the old palace"),
     ("a story about fox and very small blue kitten", "a story about a fox and a very small blue kitten"),
     ("Two pictures - green frog in my room", "Two pictures - a green frog in the room"),
+    ("green frog wearing crown, with Red Umbrella", "A green frog wearing a crown, with a red umbrella"),
+    ("a dog finds old book and has glasses", "a dog finds an old book and has glasses"),
     ("a mouse in the kitchen", "a mouse in the house"),
 ])  # fmt: skip
 def test_requests_are_told_in_the_wordings_of_the_training(request_, told):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 from .captions import article
-from .vocabulary import COLOUR_SYNONYMS, SPECIES_SYNONYMS
-from .world import COLOURS, HEROES
+from .vocabulary import COLOUR_SYNONYMS, PROP_SYNONYMS, SPECIES_SYNONYMS, WEARABLE_SYNONYMS
+from .world import COLOURS, HEROES, PROPS, WEARABLES
 
 _LOOKS = "very|so|little|small|tiny|cute|sweet|big|young|old|happy|sad|brave|funny|lazy|sleepy|friendly|curious|clever|shy"
 
@@ -21,11 +21,16 @@ def _any(words) -> str:
 
 _COLOUR = _any((*COLOURS, *(word for words in COLOUR_SYNONYMS.values() for word in words)))
 _SPECIES = _any((*HEROES, *(word for words in SPECIES_SYNONYMS.values() for word in words)))
+_THING = _any({*WEARABLES, *PROPS, *(word for table in (WEARABLE_SYNONYMS, PROP_SYNONYMS) for words in table.values() for word in words)}
+              - {"glasses", "spectacles"})
 # A hero without an article: at the start, behind a mark, or behind a word that names follow. Without a colour only the plain words
 # count, because a Teddy or a Kitty may be a name.
 _BARE_HERO = re.compile(
     rf"(?P<before>\A|[.,;:!?(\n]\s*|\s[-–—]\s+|\b(?:and|or|about|of|with|starring|featuring|meets?)\s+)"
-    rf"(?P<hero>(?:(?:{_LOOKS}) )*(?:(?:{_COLOUR}),? (?:{_SPECIES})|(?:{_any(HEROES)})))(?![\w'’-])", re.IGNORECASE)
+    rf"(?P<named>(?:(?:{_LOOKS}) )*(?:(?:{_COLOUR}),? (?:{_SPECIES})|(?:{_any(HEROES)})))(?![\w'’-])", re.IGNORECASE)
+_BARE_THING = re.compile(
+    rf"(?P<before>\b(?:wearing|wears|with|holding|holds|finds?|has|gets|carrying|carries)\s+)"
+    rf"(?P<named>(?:(?:{_LOOKS}|{_COLOUR}) )*(?:{_THING}))(?![\w'’-])", re.IGNORECASE)
 _ENUMERATED = re.compile(rf"\b(?:{_LOOKS}|{_COLOUR})\Z", re.IGNORECASE)  # "a small, red fox"
 _REWORDED = (
     (re.compile(r"\bin(?=(?: (?:the|an?|my|his|her|their))?(?: \w+)? (?:castle|palace|fortress)\b)", re.IGNORECASE), "at"),
@@ -40,13 +45,13 @@ def as_trained(request: str) -> str:
         return as_trained(request.lower()).upper()
     for wording, known in _REWORDED:
         request = wording.sub(known, request)
-    return _BARE_HERO.sub(_with_article, request)
+    return _BARE_THING.sub(_with_article, _BARE_HERO.sub(_with_article, request))
 
 
 def _with_article(found: re.Match) -> str:
-    hero, before = found["hero"].lower(), found["before"]
+    named, before = found["named"].lower(), found["before"]
     if before.startswith(",") and _ENUMERATED.search(found.string, max(0, found.start() - 20), found.start()):
         return found[0]
-    word = article(hero)
+    word = article(named)
     starts = not before or before.rstrip()[-1:] in ".!?\n"
-    return f"{before}{word.capitalize() if starts else word} {hero}"
+    return f"{before}{word.capitalize() if starts else word} {named}"
