@@ -55,6 +55,21 @@ def test_requests_as_people_type_them_are_understood(model, prompt):
     assert [(s["species"], s["colour"], s["place"]) for s in said] == 2 * [("rabbit", "pink", "castle")]
 
 
+@pytest.mark.parametrize("told", [" with a scarf", ""])
+def test_two_heroes_wear_the_same_on_every_page_and_no_window_is_read_twice(model, told):
+    request = Request(prompt=f"Tell a story about a purple monkey{told} and a green lion in the town in four pictures", seed=1)
+    planner = NativePlanner(model)
+    plan = next(event.plan for event in write_plan(request, planner) if isinstance(event, PlanReady))
+    said = [parse_dense_prompt(segment.prompt) for segment in plan.images]
+    worn = [{page[f"{n}species"]: page[f"{n}wearable"] for n in ("", "second_")} for page in said]
+    assert len(worn) == 4 and worn == 4 * [worn[0]] and worn[0].keys() == {"monkey", "lion"}
+    assert not told or worn[0]["monkey"] == "scarf"
+    read = planner._memory.forward_tokens
+    for segment in plan.images:
+        planner.context(plan, segment, request)
+    assert planner._memory.forward_tokens == read
+
+
 def test_the_same_seed_weaves_the_same_story_and_another_seed_another(model, story):
     request = Request(prompt="A story in four pictures about Pip, a red bear with a hat, at the beach.", seed=1)
     again = [e.image for e in weave(request, NativePlanner(model), NativeVisualizer(model)) if isinstance(e, ImageReady)]

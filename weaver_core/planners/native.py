@@ -7,6 +7,7 @@ plan costs the part from the edit on, and in the closed loop only the new pictur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from ..model.checkpoint import WeaverModel
 from ..model.dpcw import DensePromptContext, slice_cache
 from ..model.tokens import PlannerTokens, encode, image_ids, mrope_positions, prompt_ids
 from ..model.vision import image_patches, merged_grid
+from ..picturebook.wardrobe import Wardrobe
 from ..pictures import image_key
 from . import PlannerOptions
 from .chapters import MIN_PAGES, Chapter, chapter_of, read_from
@@ -47,7 +49,8 @@ class _Sequence:
 class NativePlanner:
     """Writes plans with the planner of a native pair. See `planners.FeaturePlanner`.
 
-    It reads the prompt, the pictures and who the cast is; `notes` say what else was asked and cannot be followed.
+    It reads the prompt, the pictures and who the cast is; `notes` say what else was asked and cannot be followed. A dense prompt is
+    yielded when it is whole: until then its heroes may be dressed otherwise than on the pages before.
     """
 
     obeys_language = False
@@ -90,8 +93,10 @@ class NativePlanner:
         written = self._sequence(request, history, chapter, counted=options.num_images is not None)
         start = len(written.ids)
         text = _StreamedText(self.model.tokenizer)
+        wardrobe = Wardrobe(prompt_for(request, None), _dense_prompts(history))
         pieces: list[str] = []
-        num_images = 0
+        held: list[str] | None = None  # pieces of a dense prompt, which is told when it is whole and its heroes are dressed
+        num_images = begin = 0
         for _ in range(min(options.max_tokens, self._room(start))):
             if cancel():
                 return None
@@ -99,13 +104,26 @@ class NativePlanner:
             token = self._choose(logits, written.ids[start:], num_images, options, generator)
             if token == self.tokens.eos:
                 break
+            if token == self.tokens.end_imagine and held is not None:
+                said = "".join(held)
+                if (dressed := wardrobe.keep(said)) != said:
+                    written.ids[begin:] = encode(self.model.tokenizer, dressed)
+                pieces.append(dressed)
+                yield dressed
+                held = None
             written.ids.append(token)
             num_images += token == self.tokens.end_imagine
             for piece in text.add(token):
+                if held is not None:
+                    held.append(piece)
+                    continue
                 pieces.append(piece)
                 yield piece
+            if token == self.tokens.imagine:
+                held, begin = [], len(written.ids)
             if not ends and num_images == options.num_images and token == self.tokens.begin_of_image:
                 return "".join(pieces)
+        yield from held or ()
         yield from text.rest()
         return None
 
@@ -263,6 +281,10 @@ class _StreamedText:
 
     def _decode(self) -> str:
         return self.tokenizer.decode(self.pending, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _dense_prompts(history: Sequence[HistoryItem]) -> list[str]:
+    return [prompt for item in history if isinstance(item, str) for prompt in re.findall(r"<imagine[^>]*>(.*?)</imagine>", item, re.DOTALL)]
 
 
 def _common_length(a: list, b: list) -> int:
