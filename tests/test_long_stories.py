@@ -75,12 +75,12 @@ def robin(*references: str, look: str = "") -> CastMember:
 
 
 @pytest.mark.parametrize(("prompt", "member", "told"), [
-    ("Robin at the castle", robin("r"), "Robin, the hero in the picture, at the castle"),
+    ("Robin at the castle", robin("r"), "Story: Robin, the hero in the picture, at the castle"),
     ("A walk with robin.", robin("r"), "A walk with robin, the hero in the picture."),
     ("At the castle!", robin("r"), "At the castle! The hero is Robin, the hero in the picture."),
     ("At the castle", robin(look="a small orange fox."), "At the castle. The hero is Robin, a small orange fox."),
-    ("Robin at the castle", robin(look="an orange fox"), "Robin, an orange fox, at the castle"),
-    ("Robin, an orange fox, naps", robin(look="an orange fox"), "Robin, an orange fox, naps"),
+    ("Robin at the castle", robin(look="an orange fox"), "Story: Robin, an orange fox, at the castle"),
+    ("Robin, an orange fox, naps", robin(look="an orange fox"), "Story: Robin, an orange fox, naps"),
     ("Robins everywhere", robin(), "Robins everywhere. The hero is Robin."),
 ])  # fmt: skip
 def test_the_hero_is_told_in_the_words_of_the_request(prompt, member, told):

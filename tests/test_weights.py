@@ -55,6 +55,17 @@ def test_requests_as_people_type_them_are_understood(model, prompt):
     assert [(s["species"], s["colour"], s["place"]) for s in said] == 2 * [("rabbit", "pink", "castle")]
 
 
+@pytest.mark.parametrize("prompt", ["Amelia the blue cat goes to the castle, two pictures", "Tell me about a red fox named Amelia, two pictures"])
+def test_a_hero_keeps_a_name_that_the_training_lacked_and_no_window_is_read_twice(model, prompt):
+    planner, request = NativePlanner(model), Request(prompt=prompt, seed=3)
+    plan = next(event.plan for event in write_plan(request, planner) if isinstance(event, PlanReady))
+    assert "Amelia" in plan.title and "Amelia" in plan.segments[0].text
+    read = planner._memory.forward_tokens
+    for segment in plan.images:
+        planner.context(plan, segment, request)
+    assert planner._memory.forward_tokens == read
+
+
 @pytest.mark.parametrize("told", [" with a scarf", ""])
 def test_two_heroes_wear_the_same_on_every_page_and_no_window_is_read_twice(model, told):
     request = Request(prompt=f"Tell a story about a purple monkey{told} and a green lion in the town in four pictures", seed=1)

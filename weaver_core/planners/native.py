@@ -27,7 +27,7 @@ from ..pictures import image_key
 from . import PlannerOptions
 from .chapters import MIN_PAGES, Chapter, chapter_of, read_from
 from .instruction import count_images
-from .native_prompt import cannot_follow, prompt_for, shown_pictures
+from .native_prompt import cannot_follow, names_of, prompt_for, shown_pictures
 
 if TYPE_CHECKING:
     from ..plan import ImageSegment, Plan
@@ -70,6 +70,9 @@ class NativePlanner:
     ) -> Iterator[str]:
         """Pieces of markup; ends with the story. See `planners.Planner.write`."""
         self.notes = tuple(cannot_follow(request))
+        yield from names_of(request).streamed(self._write_chapters(request, history, options, cancel))
+
+    def _write_chapters(self, request, history, options, cancel) -> Iterator[str]:
         generator = torch.Generator().manual_seed(options.seed % 2**63)
         index, total = count_images(history), None
         ended = index if options.continued else 0
@@ -148,9 +151,10 @@ class NativePlanner:
         prompt = prompt_for(request, chapter if counted else None)
         pictures = [self._picture(picture.image) for picture in shown_pictures(request)]
         ids = prompt_ids(self.model.tokenizer, self.tokens, prompt, [self._grid] * len(pictures))
+        names = names_of(request)
         for item in read_from(history, chapter.start):
             if isinstance(item, str):
-                ids += encode(self.model.tokenizer, item)
+                ids += encode(self.model.tokenizer, names.known(item))
             else:
                 ids += image_ids(self.tokens, self._grid)
                 pictures.append(self._picture(item))

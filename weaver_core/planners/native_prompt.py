@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..image_count import asked_images, recounted
+from ..picturebook.names import Names
 from ..picturebook.wordings import as_trained
 from .chapters import Chapter
 
@@ -23,13 +24,18 @@ MAX_HEROES = 2
 
 def prompt_for(request: Request, chapter: Chapter | None) -> str:
     """The request as one text. With a chapter, the number of images is that of the chapter."""
-    prompt = as_trained(_with_heroes(request))
+    prompt = names_of(request).told(as_trained(_with_heroes(request)))
     if chapter is None:
         return prompt
     told = chapter.told
     if asked_images(prompt) not in (None, told):
         prompt = recounted(prompt, told)
     return prompt if request.num_images is None else f"{prompt} Please make {told} picture{'s' * (told != 1)}."
+
+
+def names_of(request: Request) -> Names:
+    """The heroes' names, and those under which the planner is told of them."""
+    return Names(_with_heroes(request), [member.name for member in _heroes(request)])
 
 
 def shown_pictures(request: Request) -> list[ReferenceImage]:
