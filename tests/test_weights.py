@@ -6,7 +6,7 @@ import pytest
 from weaver_core.model.checkpoint import WeaverModel, default_folder
 from weaver_core.picturebook import reader
 from weaver_core.picturebook.captions import parse_dense_prompt
-from weaver_core.picturebook.scores import step_ratio, step_ratio_1b
+from weaver_core.picturebook.scores import step_ratio, step_ratio_1b, table
 from weaver_core.planners.native import NativePlanner
 from weaver_core.request import Request
 from weaver_core.visualizers.native import NativeVisualizer
@@ -46,6 +46,22 @@ def test_the_pictures_show_what_the_plan_says(story):
     assert sum(s["place"] == r.place and s["time"] == r.time for s, r in zip(said, seen)) == 4
     heroes = [r.figures[0] for r in seen if r.count == 1]
     assert sum((h.species, h.colour, h.wearable) == ("bear", "red", "hat") for h in heroes) >= 3, heroes
+
+
+@pytest.mark.parametrize(("words", "size"), [("wide", (176, 128)), ("tall", (128, 176))])
+def test_wide_and_tall_pages_show_what_the_plan_says(model, words, size):
+    request = Request(prompt=f"A story in three {words} pictures about a red bear with a hat at the beach", seed=2)
+    events = list(weave(request, NativePlanner(model), NativeVisualizer(model)))
+    images = [event.image for event in events if isinstance(event, ImageReady)]
+    assert [image.size for image in images] == 3 * [size]
+    seen = [reader.read(image) for image in images]
+    right = [r.place == "beach" and [(f.species, f.colour, f.wearable) for f in r.figures] == [("bear", "red", "hat")] for r in seen]
+    assert sum(right) >= 2, seen
+
+
+def test_scores_leave_out_what_a_model_of_squares_has_not_learned():
+    lines = table({"plan_parse": 1.0, "shapes_one_ref": 0.5}).splitlines()
+    assert len(lines) == 2 and lines[1].startswith("wide and tall") and lines[1].endswith("below")
 
 
 @pytest.mark.parametrize("prompt", ["pink rabbit in the castle, two pictures", "PINK RABBIT, CASTLE, 2 IMAGES", "Pink Rabbit visits a castle in two wide pictures"])
