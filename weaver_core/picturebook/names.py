@@ -1,7 +1,8 @@
 """Heroes keep the names that the request gives them, also those that the planner's training lacked.
 
 Measured: of names in its training the planner copied 6 of 6 out of "a story about Zoe the blue cat", of others ("Amelia") none: it wrote
-of a Jack. At the start of a request even known names were lost in 4 of 8. So it is told such heroes under a name that it knows, and that name is translated back in what it writes. Pure Python.
+of a Jack. At the start of a request even known names were lost in 4 of 8. So it is told such heroes under a name that it knows, and
+that name is translated back in what it writes. Pure Python.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from collections.abc import Iterable, Iterator
 
 from .request_frames import TRAIN_FRAMES
 from .story_words import MORE_NAMES, NAMES
-from .vocabulary import COLOUR_SYNONYMS, SPECIES_SYNONYMS
-from .world import COLOURS, HEROES
+from .vocabulary import COLOUR_OF, SPECIES_OF, any_of
 
 _KNOWN = {*NAMES, *MORE_NAMES}
-_LOOK = "|".join(sorted((*COLOURS, *HEROES, *(word for table in (COLOUR_SYNONYMS, SPECIES_SYNONYMS) for words in table.values() for word in words)),
-                        key=len, reverse=True))
+_LOOK = any_of((*COLOUR_OF, *SPECIES_OF))
 _NO_NAMES = {word for frame in TRAIN_FRAMES.values() for word in re.findall(r"[a-z]+", frame.lower())} | set(_LOOK.split("|")) | {
     "after", "again", "also", "because", "before", "but", "dear", "during", "every", "hello", "hey", "hi", "if", "later", "maybe", "mr", "mrs", "ms",
     "never", "no", "now", "only", "sometimes", "soon", "still", "suddenly", "then", "there", "though", "today", "tomorrow", "tonight", "until",
@@ -88,4 +87,4 @@ def _told(request: str) -> Iterator[str]:
 
 
 def _pattern(names) -> re.Pattern:
-    return re.compile(r"(?<!\w)(?:" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) + r")(?!\w)")
+    return re.compile(rf"(?<!\w)(?:{any_of(names)})(?!\w)")

@@ -57,6 +57,20 @@ _TIME_WORDS = {"day": ("daytime", "morning", "noon", "sunny", "daylight", "after
                "night": ("dark", "midnight", "moonlight", "nighttime")}
 
 
+def _meanings(words, synonyms) -> dict[str, str]:
+    return {form: word for word in words for form in (word, *synonyms.get(word, ()))}
+
+
+# Every form that names a thing -> the world's own word for it.
+SPECIES_OF, COLOUR_OF = _meanings(HEROES, SPECIES_SYNONYMS), _meanings(COLOURS, COLOUR_SYNONYMS)
+WEARABLE_OF, PROP_OF = _meanings(WEARABLES, WEARABLE_SYNONYMS), _meanings(PROPS, PROP_SYNONYMS)
+
+
+def any_of(words) -> str:
+    """A regular expression for one of some words; the longest first, so that "teddy bear" is not read as "teddy"."""
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownWords:
     """What a request names, in the world's own words and in the order in which it is told; `unknown` keeps the user's words."""
@@ -104,7 +118,7 @@ def _table() -> dict[str, tuple[str, str]]:
 
 
 _TABLE = _table()
-_PATTERN = re.compile(r"\b(" + "|".join(sorted(map(re.escape, _TABLE), key=len, reverse=True)) + r")\b")
+_PATTERN = re.compile(rf"\b({any_of(_TABLE)})\b")
 
 
 def known_words(request: str) -> KnownWords:

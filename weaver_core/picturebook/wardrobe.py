@@ -9,26 +9,18 @@ from __future__ import annotations
 import re
 
 from .captions import wearing
-from .vocabulary import COLOUR_SYNONYMS, SPECIES_SYNONYMS, WEARABLE_SYNONYMS
+from .vocabulary import COLOUR_OF, SPECIES_OF, WEARABLE_OF, any_of
 from .world import COLOURS, HEROES, WEARABLES
 
-
-def _meanings(words, synonyms) -> dict[str, str]:
-    return {form: word for word in words for form in (word, *synonyms.get(word, ()))}
-
-
-def _any(words) -> str:
-    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
-
-
-_COLOUR_OF, _SPECIES_OF, _WORN = _meanings(COLOURS, COLOUR_SYNONYMS), _meanings(HEROES, SPECIES_SYNONYMS), _meanings(WEARABLES, WEARABLE_SYNONYMS)
 # As dense prompts say it: "a small red fox wearing a scarf", "a blue cat with glasses".
-_HERO = re.compile(rf"\b(?P<colour>{_any(COLOURS)}) (?P<species>{_any(HEROES)})\b(?P<worn> (?:wearing|with) (?:an? )?(?P<wearable>{_any(WEARABLES)})\b)?",
-                   re.IGNORECASE)
+_HERO = re.compile(
+    rf"\b(?P<colour>{any_of(COLOURS)}) (?P<species>{any_of(HEROES)})\b"
+    rf"(?P<worn> (?:wearing|with) (?:an? )?(?P<wearable>{any_of(WEARABLES)})\b)?", re.IGNORECASE)
 # As requests say it, in more words: "a red fox named Pip, who wears a blue scarf".
 _TOLD = re.compile(
-    rf"\b(?:(?P<colour>{_any(_COLOUR_OF)}) )?(?P<species>{_any(_SPECIES_OF)})\b(?: (?:named|called) \w+)?,? (?:who (?:wears|has)|that (?:wears|has)|wearing|with|in) "
-    rf"(?:(?:an?|his|her|its|the) )?(?:(?:{_any(_COLOUR_OF)}|little|big|small) )*(?P<wearable>{_any(_WORN)})\b", re.IGNORECASE)
+    rf"\b(?:(?P<colour>{any_of(COLOUR_OF)}) )?(?P<species>{any_of(SPECIES_OF)})\b(?: (?:named|called) \w+)?,? "
+    rf"(?:who (?:wears|has)|that (?:wears|has)|wearing|with|in) "
+    rf"(?:(?:an?|his|her|its|the) )?(?:(?:{any_of(COLOUR_OF)}|little|big|small) )*(?P<wearable>{any_of(WEARABLE_OF)})\b", re.IGNORECASE)
 
 
 class Wardrobe:
@@ -38,8 +30,8 @@ class Wardrobe:
         """request: the words of the user; told: dense prompts so far, of which later ones count more."""
         self._worn: dict[tuple[str | None, str], str | None] = {}
         for hero in _TOLD.finditer(request):
-            colour = hero["colour"] and _COLOUR_OF[hero["colour"].lower()]
-            self._worn[colour, _SPECIES_OF[hero["species"].lower()]] = _WORN[hero["wearable"].lower()]
+            colour = hero["colour"] and COLOUR_OF[hero["colour"].lower()]
+            self._worn[colour, SPECIES_OF[hero["species"].lower()]] = WEARABLE_OF[hero["wearable"].lower()]
         for prompt in told:
             for hero in _HERO.finditer(prompt):
                 self._worn[_name(hero)] = _wearable(hero)

@@ -9,25 +9,18 @@ from __future__ import annotations
 import re
 
 from .captions import article
-from .vocabulary import COLOUR_SYNONYMS, PROP_SYNONYMS, SPECIES_SYNONYMS, WEARABLE_SYNONYMS
-from .world import COLOURS, HEROES, PROPS, WEARABLES
+from .vocabulary import COLOUR_OF, PROP_OF, SPECIES_OF, WEARABLE_OF, any_of
+from .world import HEROES
 
 _LOOKS = "very|so|little|small|tiny|cute|sweet|big|young|old|happy|sad|brave|funny|lazy|sleepy|friendly|curious|clever|shy"
 
-
-def _any(words) -> str:
-    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
-
-
-_COLOUR = _any((*COLOURS, *(word for words in COLOUR_SYNONYMS.values() for word in words)))
-_SPECIES = _any((*HEROES, *(word for words in SPECIES_SYNONYMS.values() for word in words)))
-_THING = _any({*WEARABLES, *PROPS, *(word for table in (WEARABLE_SYNONYMS, PROP_SYNONYMS) for words in table.values() for word in words)}
-              - {"glasses", "spectacles"})
+_COLOUR, _SPECIES = any_of(COLOUR_OF), any_of(SPECIES_OF)
+_THING = any_of({*WEARABLE_OF, *PROP_OF} - {"glasses", "spectacles"})
 # A hero without an article: at the start, behind a mark, or behind a word that names follow. Without a colour only the plain words
 # count, because a Teddy or a Kitty may be a name.
 _BARE_HERO = re.compile(
     rf"(?P<before>\A|[.,;:!?(\n]\s*|\s[-–—]\s+|\b(?:and|or|about|of|with|starring|featuring|meets?)\s+)"
-    rf"(?P<named>(?:(?:{_LOOKS}) )*(?:(?:{_COLOUR}),? (?:{_SPECIES})|(?:{_any(HEROES)})))(?![\w'’-])", re.IGNORECASE)
+    rf"(?P<named>(?:(?:{_LOOKS}) )*(?:(?:{_COLOUR}),? (?:{_SPECIES})|(?:{any_of(HEROES)})))(?![\w'’-])", re.IGNORECASE)
 _BARE_THING = re.compile(
     rf"(?P<before>\b(?:wearing|wears|with|holding|holds|finds?|has|gets|carrying|carries)\s+)"
     rf"(?P<named>(?:(?:{_LOOKS}|{_COLOUR}) )*(?:{_THING}))(?![\w'’-])", re.IGNORECASE)
