@@ -260,7 +260,7 @@ def test_the_check_tells_parts_memory_and_sizes_of_every_image_stage(pair_folder
         assert needed.activations > 0 and needed.total > needed.activations
         told[name] = "\n".join(tell(config, found, needed))
     assert "20 pictures in" in told["pictures"] and "none left out" in told["pictures"] and "latents take" in told["pictures"]
-    assert "pages of 144x112 (4:3): 20% of the batches" in told["dpcw"] and "trains decoder" in told["autoencoder"]
+    assert "pages of 176x128 (4:3): 20% of the batches" in told["dpcw"] and "trains decoder" in told["autoencoder"]
     config, problems = read_config(PICTUREBOOK / "dpcw.toml", [*parts[1:], f"init={pair_folder / 'visualizer'}", f"data.source={photographs}"])
     check(config, problems, tmp_path / "run")
     assert "is for stage = \"visualizer\"" in problems.messages[0]

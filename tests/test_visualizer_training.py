@@ -127,7 +127,7 @@ def test_two_steps_of_mixed_aspects_and_the_folder_that_comes_of_them(pair_folde
     ("data.aspects={}", "a share above 0"),
     ("data.aspects='4:3'", r"expected a table \[data.aspects\]"),
     ("data.aspects={'4:3' = 'many'}", "data.aspects.4:3 is 'many'; expected float"),
-    ("data.image_size=32", "36x28, which are no multiples of 16"),
+    ("data.image_size=32", "44x32, which are no multiples of 16"),
 ])
 def test_wrong_aspects_are_refused_before_anything_is_loaded(change, says):
     with pytest.raises(ValueError, match=says):
@@ -142,7 +142,7 @@ def test_resolution_grows_with_the_phases(pair_folder):
     assert batch["weight_BYX"].shape == (2, 8, 8)
     loss, _ = stage.loss(stage._on_device({name: value for name, value in batch.items() if name != "kind"}) | {"kind": batch["kind"]})
     assert torch.isfinite(loss)
-    with pytest.raises(ValueError, match="72x56, which are no multiples of 16"):
+    with pytest.raises(ValueError, match="88x64, which are no multiples of 16"):
         load_config(CONFIG, ["data.phases=[{until = 1.0, image_size = 64, t2i = 1.0}]"])
 
 
