@@ -43,6 +43,13 @@ def test_a_stand_in_is_nobody_of_the_request():
     assert Names(told).stand_ins == {"Amelia": NAMES[-1]}
 
 
+def test_more_names_than_the_planner_knows_are_told_as_they_are():
+    crowd = ", ".join(f"{first}{second}x the fox" for first in ("Qua", "Zre", "Vlo", "Xim", "Jyb") for second in "abcdefghijkl")
+    assert len(Names(crowd).all) == 60 and len(Names(crowd).stand_ins) == len(NAMES)
+    assert Names(crowd).back(Names(crowd).told(crowd)) == f"Story: {crowd}"
+    assert Names("Amelia the cat meets " + ", ".join(NAMES)).stand_ins == {}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_stream_is_translated_whatever_its_pieces(seed):
     rng = random.Random(seed)

@@ -515,7 +515,8 @@ def _drawing_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _size_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", type=_size_argument, help="size of the images in pixels, such as 128x128")
-    parser.add_argument("--aspect", metavar="W:H", type=_aspect_argument, help="aspect ratio of the images, such as 4:3; else as the prompt says ('three wide pictures')")
+    parser.add_argument("--aspect", metavar="W:H", type=_aspect_argument,
+                        help="aspect ratio of the images, such as 4:3; else as the prompt says ('three wide pictures')")
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ _WORDS = {
              r"format\s+carré|(?:images|pages|illustrations)\s+carrées", r"方形(?:的)?(?:图|圖|画)|正方形の(?:絵|画像|ページ)"),
 }  # fmt: skip
 _SHAPES = {aspect: re.compile("|".join(rf"(?<![a-zà-ÿ])(?:{word})" for word in words), re.IGNORECASE) for aspect, words in _WORDS.items()}
-_RATIO = re.compile(r"(?<![\w:.,])(" + _RATIOS.replace(" ", "|") + r")(?![\w:]|[.,]\d)", re.IGNORECASE)
+_RATIO = re.compile(r"(?<![\w:.,])(" + _RATIOS.replace(" ", "|") + r")(?![\w:]|[.,]\d)")
 # What a ratio stands beside; a result of a match ("they won 3:2") stands beside nothing of the kind.
 _BEFORE = re.compile(r"(?:\b(?:in|aspect(?:\s+ratio)?|ratio|formate?|seitenverhältnis)\s*[:=]?|比例|画幅)\s*\Z", re.IGNORECASE)
 _BEHIND = re.compile(rf"[\s-]*(?:{_PICTURES}|aspect|format|bilder|seiten|的?图|の(?:絵|画像))", re.IGNORECASE)

@@ -45,6 +45,8 @@ class Names:
         for name in found:
             if name not in _KNOWN:
                 free = [known for known in NAMES if known not in request and known not in found and known not in self.stand_ins.values()]
+                if not free:  # more names than the planner knows: the others are told as they are
+                    break
                 self.stand_ins[name] = free[zlib.crc32(name.encode()) % len(free)]
         self._known = _pattern(self.stand_ins)
         self._users = {known: name for name, known in self.stand_ins.items()}
