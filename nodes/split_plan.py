@@ -53,10 +53,7 @@ class WeaverSplitPlan(io.ComfyNode):
             raise InputError("the plan has no images, so there is nothing to split; ask for at least one image in Weaver Plan")
         request = planned.request
         grid = Capabilities(max_references=0, default_size=(width, height), min_side=16, max_side=_MAX_SIDE)
-        sizes = [
-            grid.fit_size(image.size, image.aspect) if image.size or image.aspect else grid.fit_size(request.size, request.wanted_aspect)
-            for image in images
-        ]
+        sizes = [grid.fit_size(*request.size_and_aspect(image)) for image in images]
         seeds = [image_seed(request.seed, image.id) if image.seed == "auto" else image.seed for image in images]
         return io.NodeOutput(
             page_texts(planned.plan),

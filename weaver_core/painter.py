@@ -146,7 +146,7 @@ class Painter:
     def _rendering(self, segment: ImageSegment, choices: tuple[ReferenceChoice, ...]) -> Rendering:
         """What the image is going to be drawn from; its pixels are not known yet."""
         able = self.visualizer.capabilities
-        size = able.fit_size(*self._wanted_size(segment))
+        size = able.fit_size(*self.request.size_and_aspect(segment))
         references = tuple(
             UsedReference(source=choice.source, key=self._source_key(choice), whom="" if able.needs_context else whom(slot_of(choice)))
             for choice in choices
@@ -229,14 +229,8 @@ class Painter:
             cached=cached,
         )  # fmt: skip
 
-    def _wanted_size(self, segment: ImageSegment) -> tuple[tuple[int, int] | None, str | None]:
-        """What the segment says, else what the request says; size wins over aspect in both."""
-        if segment.size or segment.aspect:
-            return segment.size, segment.aspect
-        return self.request.size, self.request.wanted_aspect
-
     def _say_size(self, segment: ImageSegment, drawn: tuple[int, int]) -> Iterator[Event]:
-        size, aspect = self._wanted_size(segment)
+        size, aspect = self.request.size_and_aspect(segment)
         across, down = size or (int(number) for number in (aspect or "1:1").split(":"))
         fits = size in (None, drawn) and 0.9 <= (drawn[0] / drawn[1]) / (across / down) <= 1.1
         wish = f"{size[0]} x {size[1]}" if size else aspect

@@ -12,7 +12,7 @@ from .errors import InputError
 from .image_count import asked_images
 from .image_shape import asked_aspect
 from .pictures import image_key, read_picture
-from .plan import CastMember
+from .plan import CastMember, ImageSegment
 from .segments import ILLEGAL, MAX_SEED, check_aspect, check_language, check_size, kind_of
 
 MAX_WORDS = 2_000
@@ -110,6 +110,12 @@ class Request:
     def wanted_aspect(self) -> str | None:
         """The shape of images whose segment says none, as a ratio or in words; None = the planner decides, or `size` says it."""
         return self.aspect if self.aspect or self.size else asked_aspect(self.prompt)
+
+    def size_and_aspect(self, segment: ImageSegment) -> tuple[tuple[int, int] | None, str | None]:
+        """What an image's segment says of its size, else what the request says; size wins over aspect in both."""
+        if segment.size or segment.aspect:
+            return segment.size, segment.aspect
+        return self.size, self.wanted_aspect
 
     def validated(self) -> tuple[Request, tuple[str, ...]]:
         """The request made safe to use, and sentences about what was changed. InputError when it cannot be used."""

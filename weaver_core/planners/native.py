@@ -7,7 +7,6 @@ plan costs the part from the edit on, and in the closed loop only the new pictur
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from ..model.tokens import PlannerTokens, encode, image_ids, mrope_positions, pr
 from ..model.vision import image_patches, merged_grid
 from ..picturebook.wardrobe import Wardrobe
 from ..pictures import image_key
+from ..plan import parse_markup
 from . import PlannerOptions
 from .chapters import MIN_PAGES, Chapter, chapter_of, read_from
 from .instruction import count_images
@@ -288,7 +288,7 @@ class _StreamedText:
 
 
 def _dense_prompts(history: Sequence[HistoryItem]) -> list[str]:
-    return [prompt for item in history if isinstance(item, str) for prompt in re.findall(r"<imagine[^>]*>(.*?)</imagine>", item, re.DOTALL)]
+    return [image.prompt for item in history if isinstance(item, str) for image in parse_markup(item)[0].images]
 
 
 def _common_length(a: list, b: list) -> int:

@@ -197,7 +197,7 @@ def rendering_of(facts: str, story: Story) -> Rendering:
 
 
 def _rendering(plan, request, story, family, sampling, visualizer, segment, choices, pending) -> Rendering:
-    size, aspect = (segment.size, segment.aspect) if segment.size or segment.aspect else (request.size, request.wanted_aspect)
+    size, aspect = request.size_and_aspect(segment)
     return _keyed(
         segment_id=segment.id,
         prompt=with_looks(plan, segment, map(slot_of, choices)),
@@ -250,7 +250,7 @@ def _changed(page: PageToDraw, current: Rendering) -> str:
 def _size_notes(request: Request, page: PageToDraw, said: list[str]) -> list[str]:
     """Where the wanted size or shape cannot be drawn; once per wish, not once per page."""
     segment, drawn = page.segment, page.rendering.size
-    size, aspect = (segment.size, segment.aspect) if segment.size or segment.aspect else (request.size, request.wanted_aspect)
+    size, aspect = request.size_and_aspect(segment)
     across, down = size or (int(number) for number in (aspect or f"{drawn[0]}:{drawn[1]}").split(":"))
     if size in (None, drawn) and 0.9 <= (drawn[0] / drawn[1]) / (across / down) <= 1.1:
         return []
